@@ -18,6 +18,8 @@ pub enum Failure {
     },
     /// Something else went wrong.
     Other(String),
+    /// Something cannot be had here as it was asked for, which leaves what was to be done with it.
+    LeftOut(String),
     /// Something must be installed first, by somebody who may.
     Missing {
         /// What is not there.
@@ -41,7 +43,7 @@ impl Failure {
         match self {
             Self::Missing { .. } => 2,
             Self::Interrupted => 130,
-            Self::Program { .. } | Self::Other(_) => 1,
+            Self::Program { .. } | Self::Other(_) | Self::LeftOut(_) => 1,
         }
     }
 }
@@ -50,7 +52,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Program { line, end } => write!(f, "`{line}` {end}"),
-            Self::Other(text) => f.write_str(text),
+            Self::Other(text) | Self::LeftOut(text) => f.write_str(text),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Missing { what, remedy } => {
                 write!(

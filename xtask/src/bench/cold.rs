@@ -2,12 +2,14 @@
 //! behind a narrow link: how long that takes, and what the link carries.
 //!
 //! The origin has the root as an uncompressed tar and as a tree of files; rclone reads the tree, dfs one and the other,
-//! and the tar as one of a cluster in which somebody has mounted it before; nydusd reads an image made beforehand. The
+//! and the tar as one of a cluster in which somebody has mounted it before, without and with a profile of what they read;
+//! nydusd reads an image made beforehand. The
 //! clock runs from `dfctl mount`, of an agent that runs already, from the start of rclone, or from when nydusd's names are
 //! asked for, to the last byte of the last file. What it is compared with is one
 //! curl, over the same link in the same run, that gets those files alone, as one tar packed by zstd. Every answer of the
 //! origin may be late, as that of a distant one is. Everything that was read is compared with the root.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +19,15 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use dfs_model::{Rate, parse_duration};
 use dfs_tests::testbed::{Fleet, Layout, Machine, Role};
+use dfs_tests::wait::{self, PATIENCE};
 use dfs_tests::{Body, Fault, Node, Origin, Testbed};
 
 use super::Bench;
 use super::measure;
 use super::row::{Goal, Row, median};
 use super::subject::{
-    Lane, Mounted, Peer, Subject, Whom, mount_dfs, mount_nydusd, mount_rclone, nydus,
+    Agent, Lane, Mounted, Peer, Subject, Whom, is_in_lane, listed, mount_dfs, mount_nydusd,
+    mount_rclone, nydus,
 };
 use crate::prepare;
 use crate::run::{Failure, failed, run};
@@ -51,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "RATE", default_value = "100Mbit")]
     link: Rate,
     /// What dfs mounts
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Source::Tar, Source::Tree, Source::Cluster])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Source::Tar, Source::Tree, Source::Cluster, Source::Profile])]
     from: Vec<Source>,
     /// How late every answer of the origin is
     #[arg(long, value_delimiter = ',', default_value = "0ms,40ms", value_parser = parse_duration)]
@@ -76,6 +80,8 @@ enum Source {
     Tree,
     /// The tar, by one of a cluster that knows it already
     Cluster,
+    /// The same with a profile of somebody who has read the same files
+    Profile,
 }
 
 /// Who starts, from what.
@@ -101,14 +107,19 @@ impl Case {
             Self::Ours(_, Source::Tar) | Self::Theirs(_) => "P9",
             Self::Ours(_, Source::Tree) => "P9.tree",
             Self::Ours(_, Source::Cluster) => "P9.cluster",
+            Self::Ours(_, Source::Profile) => "P9.profile",
+        }
+    }
+
+    fn subject(self) -> Subject {
+        match self {
+            Self::Ours(lane, _) => Subject::Dfs(lane),
+            Self::Theirs(peer) => Subject::Peer(peer),
         }
     }
 
     fn name(self) -> &'static str {
-        match self {
-            Self::Ours(lane, _) => Subject::Dfs(lane).name(),
-            Self::Theirs(peer) => Subject::Peer(peer).name(),
-        }
+        self.subject().name()
     }
 }
 
@@ -141,7 +152,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     let subjects = args.whom.subjects(bench, reads_from_afar)?;
     let root = prepare::erofs_oracle()?;
     let touched = draw(&root, args.seed)?;
-    let testbed = Testbed::build(&Layout::flat(2, args.link))?;
+    let testbed = Testbed::build(&Layout::flat(3, args.link))?;
     let reaper = testbed.reaper();
     bench.interrupt.on_signal(move || reaper.reap());
     let (origin, machine) = (testbed.start_origin(0)?, testbed.first(Role::Node)?);
@@ -234,23 +245,28 @@ fn serve(bench: &Bench, origin: &Origin, root: &Path, touched: &[Touched]) -> Re
 impl Field<'_> {
     fn measure(&self, cases: &[Case], late: Duration, bytes: f64) -> Result<Vec<Row>, Failure> {
         let mut ideal = Vec::new();
-        let mut starts: Vec<Vec<Start>> = cases.iter().map(|_| Vec::new()).collect();
+        let mut all: Vec<(Case, Vec<Start>)> =
+            cases.iter().map(|case| (*case, Vec::new())).collect();
         for number in 1..=self.bench.runs {
             ideal.push(self.ideal()?);
-            for (case, starts) in cases.iter().zip(&mut starts) {
+            let mut taken = Vec::new();
+            for (case, mut starts) in all {
                 self.bench.interrupt.check()?;
-                let start = self.start(*case)?;
+                let start = case.subject().unless_left_out(self.bench, self.start(case))?;
+                let Some(start) = start else { continue };
                 let of = format!("{number}/{} {late:?} away", self.bench.runs);
                 self.bench.says(&format!("{of} {} {} {start}", case.group(), case.name()));
                 starts.push(start);
+                taken.push((case, starts));
             }
+            all = taken;
         }
         let far = if late.is_zero() { String::new() } else { format!(".{late:?}") };
         let (ideal, runs) = (median(&ideal), self.bench.runs);
         let row = format!("P9.ideal{far}");
         let mut rows =
             vec![Row { row, subject: "curl", value: ideal, unit: "s", goal: None, runs }];
-        for (case, starts) in cases.iter().zip(&starts) {
+        for (case, starts) in &all {
             rows.extend(rows_of(*case, starts, &far, ideal, bytes));
         }
         Ok(rows)
@@ -271,23 +287,50 @@ impl Field<'_> {
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
         let (lane, source) = match case {
             Case::Ours(lane, source) => (lane, source),
-            Case::Theirs(Peer::Nydusd) => return self.timed(&dir, || self.nydusd(&work)),
+            Case::Theirs(Peer::Nydusd) => return Ok(self.timed(&dir, || self.nydusd(&work))?.0),
             Case::Theirs(_) => {
                 let (url, cache) = (self.origin.url(TREE), work.join("cache"));
-                return self.timed(&dir, || mount_rclone(self.bench, &url, &cache, &dir, KNOWN));
+                let mount = || mount_rclone(self.bench, &url, &cache, &dir, KNOWN);
+                return Ok(self.timed(&dir, mount)?.0);
             }
         };
         let url = self.origin.url(if source == Source::Tree { TREE } else { ARCHIVE });
-        if source == Source::Cluster {
+        if let Source::Cluster | Source::Profile = source {
             let fleet = Fleet::start(self.testbed, &self.bench.binaries, &work)?;
-            let [first, other] = [0, 1].map(|place| &fleet.nodes()[place]);
+            let (first, other) = (&fleet.nodes()[0], &fleet.nodes()[1]);
             let known = self.testbed.machine(other.name())?;
-            drop(known.inside(|| other.mount(&url, &work.join("known")))?);
-            return self.timed(&dir, || mount_dfs(self.bench, first, lane, &url, &dir));
+            let before = known.inside(|| other.mount(&url, &work.join("known")))?;
+            if source == Source::Profile {
+                self.read(before.dir())?;
+                other.dfctl([OsStr::new("umount"), before.dir().as_os_str()])?.ok()?;
+                self.is_told(&fleet.nodes()[2], &url, &work.join("told"))?;
+            }
+            drop(before);
+            let mount = || mount_dfs(self.bench, first, lane, &url, &dir);
+            let (start, _mount) = self.timed(&dir, mount)?;
+            is_in_lane(first, lane, &dir)?;
+            return Ok(start);
         }
-        let agent = || Node::start(&self.bench.binaries, &work, "agent", None);
-        let agent = self.machine.inside(agent)?;
-        self.timed(&dir, || mount_dfs(self.bench, &agent, lane, &url, &dir))
+        let agent = self.machine.inside(|| Ok(Agent::start(self.bench, &work, lane)))??;
+        let (start, _mount) =
+            self.timed(&dir, || mount_dfs(self.bench, &agent, lane, &url, &dir))?;
+        is_in_lane(&agent, lane, &dir)?;
+        Ok(start)
+    }
+
+    /// Has `node` mount it until the cluster tells it a profile.
+    fn is_told(&self, node: &Node, url: &str, dir: &Path) -> Result<(), Failure> {
+        let machine = self.testbed.machine(node.name())?;
+        let told = || -> Result<bool, Failure> {
+            let mounted = machine.inside(|| node.mount(url, dir))?;
+            let shown = listed(node, mounted.dir())?;
+            node.dfctl([OsStr::new("umount"), dir.as_os_str()])?.ok()?;
+            Ok(shown["prefetch"]["runs"] == 1)
+        };
+        wait::find("the cluster tells a profile", PATIENCE, || match told() {
+            Ok(false) => None,
+            done => Some(done.map(drop)),
+        })?
     }
 
     /// Gets the names, and mounts what they are of.
@@ -299,33 +342,42 @@ impl Field<'_> {
         mount_nydusd(self.bench, &names, self.origin, work, KNOWN)
     }
 
-    /// Mounts on `dir` and reads there.
-    fn timed<M: Send>(
-        &self,
-        dir: &Path,
-        mount: impl FnOnce() -> Result<M, Failure> + Send,
-    ) -> Result<Start, Failure> {
-        let (before, begun) = (self.machine.traffic()?, Instant::now());
-        let _mount = self.machine.inside(|| Ok(mount()))??;
-        let mounted = begun.elapsed().as_secs_f64();
+    /// The content of each file, one after another.
+    fn read(&self, dir: &Path) -> Result<Vec<Vec<u8>>, Failure> {
         let read = self.touched.iter().map(|file| {
             let path = dir.join(&file.path);
             fs::read(&path).map_err(failed(&path))
         });
-        let read = read.collect::<Result<Vec<_>, Failure>>()?;
+        read.collect()
+    }
+
+    /// Mounts on `dir` and reads there; what was mounted is still there then.
+    fn timed<M: Send>(
+        &self,
+        dir: &Path,
+        mount: impl FnOnce() -> Result<M, Failure> + Send,
+    ) -> Result<(Start, M), Failure> {
+        let (before, begun) = (self.machine.traffic()?, Instant::now());
+        let mount = self.machine.inside(|| Ok(mount()))??;
+        let mounted = begun.elapsed().as_secs_f64();
+        let read = self.read(dir)?;
         let whole = begun.elapsed().as_secs_f64();
         let carried = (self.machine.traffic()? - before).received as f64;
         match self.touched.iter().zip(read).find(|(file, content)| *content != file.content) {
             Some((file, _)) => {
                 Err(Failure::Other(format!("wrong bytes in {}", dir.join(&file.path).display())))
             }
-            None => Ok(Start { mounted, whole, carried }),
+            None => Ok((Start { mounted, whole, carried }, mount)),
         }
     }
 }
 
 /// What was seen of a case, against the least time and the bytes that were read.
 fn rows_of(case: Case, starts: &[Start], far: &str, ideal: f64, bytes: f64) -> Vec<Row> {
+    let (most_time, most_bytes) = match case {
+        Case::Ours(_, Source::Profile) => (1.3, 0.6),
+        Case::Ours(..) | Case::Theirs(_) => (2.5, 0.9),
+    };
     let of = |figure: fn(&Start) -> f64| median(&starts.iter().map(figure).collect::<Vec<_>>());
     let row = |figure: &str, value, unit, most: Option<f64>| {
         let (row, subject) = (format!("{}.{figure}{far}", case.group()), case.name());
@@ -333,8 +385,8 @@ fn rows_of(case: Case, starts: &[Start], far: &str, ideal: f64, bytes: f64) -> V
         Row { row, subject, value, unit, goal, runs: starts.len() }
     };
     vec![
-        row("time", of(|one| one.whole) / ideal, "× ideal", Some(2.5)),
-        row("bytes", of(|one| one.carried) / bytes, "× bytes read", Some(0.9)),
+        row("time", of(|one| one.whole) / ideal, "× ideal", Some(most_time)),
+        row("bytes", of(|one| one.carried) / bytes, "× bytes read", Some(most_bytes)),
         row("mount", of(|one| one.mounted), "s to mounted", None),
     ]
 }

@@ -9,7 +9,6 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 
 use clap::ValueEnum;
 use rustix::fs::{Advice, fadvise};
@@ -17,6 +16,7 @@ use rustix::fs::{Advice, fadvise};
 mod cold;
 mod demand;
 mod names;
+mod takeover;
 
 use self::names::Walk;
 use super::fio::{LOADS, Load};
@@ -26,7 +26,7 @@ use super::server::{Scheme, Server};
 use super::subject::{Lane, Mounted, Peer, Subject, Tree, Whom};
 use super::{Bench, write_noise};
 use crate::prepare;
-use crate::run::{Failure, failed, run};
+use crate::run::{Failure, failed};
 
 /// The file whose content is read.
 const FILE: &str = "file";
@@ -42,6 +42,8 @@ pub enum Part {
     Cold,
     /// P7: small reads of what is not here, alone and beside a reader of another file, which is made up on the way too
     Demand,
+    /// P7: reads of what is here while the agent is killed and the next one is started
+    Takeover,
 }
 
 /// What to measure.
@@ -106,6 +108,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         let known = if args.has(Part::Content) { FILE } else { names::FILES };
         let images = bench.fresh_dir("images")?;
         let tree = Tree { root, url: server.url(Scheme::Http, ""), known, images };
+        // Also fills stores and caches.
         let mut all = mount_all(bench, &subjects, &tree)?;
         warm(bench, args, &mut all)?;
         let all: Vec<Seen> = all.into_iter().map(|one| (one.subject, one.figures)).collect();
@@ -119,6 +122,9 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     if args.has(Part::Demand) {
         rows.extend(demand::measure(bench, &subjects)?);
     }
+    if args.has(Part::Takeover) {
+        rows.extend(takeover::measure(bench, &subjects)?);
+    }
     Ok(rows)
 }
 
@@ -128,7 +134,8 @@ fn mount_all(bench: &Bench, subjects: &[Subject], tree: &Tree) -> Result<Vec<Mea
         bench.interrupt.check()?;
         bench.says(&format!("mounting {}", subject.name()));
         let work = bench.fresh_dir(subject.name())?;
-        let mounted = subject.mount(bench, tree, &work)?;
+        let mounted = subject.mount_whole(bench, tree, &work);
+        let Some(mounted) = subject.unless_left_out(bench, mounted)? else { continue };
         all.push(Measured { subject: *subject, mounted, figures: Figures::default() });
     }
     Ok(all)
@@ -136,11 +143,6 @@ fn mount_all(bench: &Bench, subjects: &[Subject], tree: &Tree) -> Result<Vec<Mea
 
 /// Hot and path, run by run, load by load, subject by subject.
 fn warm(bench: &Bench, args: &Args, all: &mut [Measured]) -> Result<(), Failure> {
-    let native = all[0].mounted.dir.clone();
-    for one in all.iter().skip(1) {
-        // Also fills stores and caches.
-        run(Command::new("diff").arg("-r").args([&native, &one.mounted.dir]))?;
-    }
     for round in 1..=bench.runs {
         if args.has(Part::Content) {
             for load in LOADS {

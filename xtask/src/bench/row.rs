@@ -79,7 +79,7 @@ pub fn table(rows: &[Row]) -> String {
             None => String::new(),
         };
         let line =
-            format!("  {:<30} {:<15}{value:>12} {:<18}{verdict}", row.row, row.subject, row.unit);
+            format!("  {:<28} {:<15}{value:>10} {:<26} {verdict}", row.row, row.subject, row.unit);
         text.push_str(line.trim_end());
         text.push('\n');
     }

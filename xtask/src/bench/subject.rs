@@ -1,7 +1,9 @@
 //! Who shows a tree as a file system: ours by lane, and others. What each needs beforehand, where the tree is then, and
 //! whose processor time and memory it costs.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,9 +12,10 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use dfs_tests::process::Said;
 use dfs_tests::wait::PATIENCE;
-use dfs_tests::{Body, Mount, Node, Origin, wait};
+use dfs_tests::{Mount, Node, Origin, wait};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
 
 pub mod nydus;
 
@@ -45,7 +48,7 @@ pub enum Peer {
     SquashfuseLl,
     /// An uncompressed EROFS
     Erofsfuse,
-    /// The same image, mounted by the kernel; needs root
+    /// The same image, mounted by the kernel, whom our kernel lane is held against; left out without root
     Erofs,
     /// An image of its own format; left out where nydusd and nydus-image are not installed
     Nydusd,
@@ -61,11 +64,11 @@ pub enum Subject {
 /// Whom to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Whom {
-    /// Lanes of ours; one that `dfctl mount` refuses is left out, with a note
+    /// Lanes of ours; one that a mount does not get is left out, with a note
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Lane::Fuse, Lane::Passthrough, Lane::Kernel])]
     lane: Vec<Lane>,
     /// Whom to compare with
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Peer::Native, Peer::Rclone, Peer::Squashfuse, Peer::Erofsfuse, Peer::Nydusd])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Peer::Native, Peer::Rclone, Peer::Squashfuse, Peer::Erofsfuse, Peer::Erofs, Peer::Nydusd])]
     vs: Vec<Peer>,
 }
 
@@ -82,8 +85,8 @@ impl Whom {
             .chain(others.map(|peer| Subject::Peer(*peer)));
         let mut subjects = Vec::new();
         for subject in all.filter(|subject| is_wanted(*subject)) {
-            subject.prepare()?;
-            if subject.is_there(bench)? {
+            if subject.unless_left_out(bench, subject.is_there())?.is_some() {
+                subject.prepare()?;
                 subjects.push(subject);
             }
         }
@@ -141,8 +144,15 @@ impl Shown {
 /// Who serves a mount; held, never read.
 enum Serving {
     Kernel,
-    Node { _node: Box<Node> },
+    Agent { _agent: Box<Agent> },
     Program { _running: Running },
+}
+
+/// An agent of ours, and who keeps its mounts where a lane asks for somebody.
+pub struct Agent {
+    // Dropped in this order.
+    node: Node,
+    _holder: Option<Running>,
 }
 
 /// A program in a process group of its own; killed when this is dropped.
@@ -152,6 +162,65 @@ impl Drop for Running {
     fn drop(&mut self) {
         kill(self.0.id());
         let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn start(mut command: Command) -> Result<Self, Failure> {
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let line = crate::run::line(&command);
+        let child = command.spawn();
+        Ok(Self(child.map_err(|error| Failure::Other(format!("`{line}`: {error}")))?))
+    }
+}
+
+impl Agent {
+    /// Starts it with everything it has below `work`, for mounts of this lane.
+    pub fn start(bench: &Bench, work: &Path, lane: Lane) -> Result<Self, Failure> {
+        if lane == Lane::Kernel {
+            return Self::kept(bench, work);
+        }
+        let node = Node::start(&bench.binaries, work, "agent", None)?;
+        Ok(Self { node, _holder: None })
+    }
+
+    /// The same with a holder, who starts the next one when this one is gone.
+    pub fn kept(bench: &Bench, work: &Path) -> Result<Self, Failure> {
+        let socket = work.join("holder.sock");
+        let text = socket.to_str();
+        let text = text.ok_or_else(|| Failure::Other("the path is no text".to_owned()))?;
+        let data_dir = work.join("agent");
+        let mut holder = bench.binaries.command("dfs-fuse")?;
+        holder.args(["holder", "--socket", text, "--"]).arg(bench.binaries.path("dfs-fuse")?);
+        holder.args(["--holder", text, "--port-pieces", "0", "--port-metrics", "0", "--data-dir"]);
+        holder.arg(&data_dir).arg("--socket").arg(data_dir.join("agent.sock"));
+        let holder = Running::start(holder)?;
+        wait::until("the holder listens", || socket.exists())?;
+        let mut node = Node::spawn(&bench.binaries, work, "agent", None, &["--holder", text])?;
+        node.wait_ready()?;
+        Ok(Self { node, _holder: Some(holder) })
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.node.process_mut().kill();
+    }
+}
+
+impl Deref for Agent {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Mounted {
+    /// What an agent of ours shows.
+    fn by(agent: Agent, dir: PathBuf, mount: Shown) -> Self {
+        let (pid, kept) = (Some(agent.process().pid()), agent.data_dir().to_owned());
+        let server = Serving::Agent { _agent: Box::new(agent) };
+        Self { dir, pid, kept, _mount: Some(mount), _server: server }
     }
 }
 
@@ -198,32 +267,33 @@ impl Subject {
         self != Self::Dfs(Lane::Passthrough)
     }
 
-    /// Whether it can be had here: a lane of ours is tried, programs that no package has are looked for.
-    fn is_there(self, bench: &Bench) -> Result<bool, Failure> {
-        let why = match self {
-            Self::Dfs(Lane::Passthrough | Lane::Kernel) => self.refused(bench)?,
+    /// Whether it can be had here: programs that no package has are looked for. Of a lane only a mount tells.
+    fn is_there(self) -> Result<(), Failure> {
+        let missing = match self {
             Self::Peer(Peer::Nydusd) => {
-                let missing = nydus::PROGRAMS.iter().find(|one| !prepare::is_installed(one));
-                missing.map(|missing| format!("{missing} is not installed"))
+                nydus::PROGRAMS.iter().find(|one| !prepare::is_installed(one))
             }
-            // Every kernel has the first lane.
-            Self::Dfs(Lane::Fuse) | Self::Peer(_) => None,
+            Self::Peer(Peer::Erofs) if !prepare::is_root() => Some(&"root"),
+            Self::Dfs(_) | Self::Peer(_) => None,
         };
-        if let Some(why) = &why {
-            bench.says(&format!("{} is left out: {why}", self.name()));
-        }
-        Ok(why.is_none())
+        let why = |missing| Failure::LeftOut(format!("{missing} is not there"));
+        missing.map_or(Ok(()), |missing| Err(why(missing)))
     }
 
-    /// What `dfctl mount` says against it.
-    fn refused(self, bench: &Bench) -> Result<Option<String>, Failure> {
-        let (root, known) = (bench.fresh_dir("tried")?, "file");
-        let origin = Origin::of(&format!("/{known}"), Body::bytes("tried"))?;
-        let tree = Tree { url: origin.url("/"), known, images: root.clone(), root };
-        let Err(refused) = self.mount(bench, &tree, &tree.root) else { return Ok(None) };
-        let refused = refused.to_string();
-        let why = refused.lines().find(|line| line.contains("error")).unwrap_or(&refused);
-        Ok(Some(why.to_owned()))
+    /// What came of it, or nothing and a note where it is to be left out.
+    pub fn unless_left_out<T>(
+        self,
+        bench: &Bench,
+        came: Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        match came {
+            Ok(came) => Ok(Some(came)),
+            Err(Failure::LeftOut(why)) => {
+                bench.says(&format!("{} is left out: {why}", self.name()));
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Installs what it needs.
@@ -240,17 +310,34 @@ impl Subject {
         }
     }
 
+    /// The same with all of the tree here: what the kernel shows of that needs nobody.
+    pub fn mount_whole(self, bench: &Bench, tree: &Tree, work: &Path) -> Result<Mounted, Failure> {
+        let Self::Dfs(lane @ Lane::Kernel) = self else {
+            let mounted = self.mount(bench, tree, work)?;
+            fill(tree, &mounted.dir)?;
+            return Ok(mounted);
+        };
+        let (agent, dir) = (Agent::start(bench, work, lane)?, work.join("mnt"));
+        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        let first = mount_dfs(bench, &agent, Lane::Fuse, &tree.url, &dir)?;
+        fill(tree, &dir)?;
+        agent.dfctl([OsStr::new("umount"), dir.as_os_str()])?.ok()?;
+        drop(first);
+        let mount = mount_dfs(bench, &agent, lane, &tree.url, &dir)?;
+        is_in_lane(&agent, lane, &dir)?;
+        Ok(Mounted::by(agent, dir, mount))
+    }
+
     /// Shows the tree, with everything it needs below `work`.
     pub fn mount(self, bench: &Bench, tree: &Tree, work: &Path) -> Result<Mounted, Failure> {
         let dir = work.join("mnt");
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
         match self {
             Self::Dfs(lane) => {
-                let node = Node::start(&bench.binaries, work, "agent", None)?;
-                let mount = Some(mount_dfs(bench, &node, lane, &tree.url, &dir)?);
-                let (pid, kept) = (Some(node.process().pid()), node.data_dir().to_owned());
-                let server = Serving::Node { _node: Box::new(node) };
-                Ok(Mounted { dir, pid, kept, _mount: mount, _server: server })
+                let agent = Agent::start(bench, work, lane)?;
+                let mount = mount_dfs(bench, &agent, lane, &tree.url, &dir)?;
+                is_in_lane(&agent, lane, &dir)?;
+                Ok(Mounted::by(agent, dir, mount))
             }
             Self::Peer(Peer::Native) => {
                 let (dir, kept) = (tree.root.clone(), tree.root.clone());
@@ -303,7 +390,12 @@ impl Tree {
     }
 }
 
-/// Has `node` show `url` on `dir`, which is there.
+/// Reads all of it, and sees that it is the tree.
+fn fill(tree: &Tree, dir: &Path) -> Result<(), Failure> {
+    run(Command::new("diff").arg("-r").args([&tree.root, dir]))
+}
+
+/// Has `node` show `url` on `dir`, which is there, in this lane or in another one: see [`is_in_lane`].
 pub fn mount_dfs(
     bench: &Bench,
     node: &Node,
@@ -311,11 +403,45 @@ pub fn mount_dfs(
     url: &str,
     dir: &Path,
 ) -> Result<Shown, Failure> {
+    mount_with(bench, node, lane, &[], url, dir)
+}
+
+/// The same with further options of `dfctl mount`.
+pub fn mount_with(
+    bench: &Bench,
+    node: &Node,
+    lane: Lane,
+    options: &[&str],
+    url: &str,
+    dir: &Path,
+) -> Result<Shown, Failure> {
     let mount = Shown::on(bench, dir, Some(node.process().pid()));
     let mut dfctl = node.dfctl_command()?;
-    dfctl.args(["-q", "mount", "--lane", lane.name(), url]).arg(dir);
+    dfctl.args(["-q", "mount", "--lane", lane.name()]).args(options).arg(url).arg(dir);
     Said::by(&mut dfctl)?.ok()?;
     Ok(mount)
+}
+
+/// What `dfctl mounts` says of what `node` shows on `dir`.
+pub fn listed(node: &Node, dir: &Path) -> Result<Value, Failure> {
+    let mounts = node.dfctl(["--format", "json", "mounts"])?.ok()?.json()?;
+    let all = mounts["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let shown = all.iter().find(|mount| mount["dir"].as_str().map(Path::new) == Some(dir));
+    let none = || Failure::Other(format!("{} is not listed", dir.display()));
+    shown.cloned().ok_or_else(none)
+}
+
+/// Whether what `node` shows on `dir` is in this lane.
+///
+/// # Errors
+/// [`Failure::LeftOut`] where it is in another one, and why.
+pub fn is_in_lane(node: &Node, lane: Lane, dir: &Path) -> Result<(), Failure> {
+    let shown = listed(node, dir)?;
+    if shown["lane"] == lane.name() {
+        return Ok(());
+    }
+    let (instead, why) = (&shown["lane"], &shown["lane_reason"]);
+    Err(Failure::LeftOut(format!("its mount has the lane {instead}: {why}")))
 }
 
 /// Has rclone show `url` on `dir`, and waits until `known` is seen in it.
@@ -356,16 +482,14 @@ pub fn mount_nydusd(
 /// Starts a program that serves `dir` as long as it runs.
 fn serve(
     bench: &Bench,
-    mut command: Command,
+    command: Command,
     dir: &Path,
     known: &str,
     kept: PathBuf,
 ) -> Result<Mounted, Failure> {
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn();
     let line = crate::run::line(&command);
-    let child = child.map_err(|error| Failure::Other(format!("`{line}`: {error}")))?;
-    let (pid, mut running) = (child.id(), Running(child));
+    let mut running = Running::start(command)?;
+    let pid = running.0.id();
     let shown = Shown::on(bench, dir, Some(pid));
     let seen = dir.join(known);
     let ended = |status| Failure::Other(format!("`{line}` ended with {status}"));

@@ -1,5 +1,6 @@
-//! P7, demand: small reads of what is not here, each of another place, while nothing else happens and while somebody
-//! reads another file through the same agent from front to back as fast as it comes.
+//! P7, demand: small reads of what is not here, each of another place: while nothing else happens, while another file
+//! comes in the background through the same agent (`--prefetch all`), and while somebody reads a third one from front to
+//! back, both as fast as they come.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,19 +11,20 @@ use std::thread;
 use std::time::Instant;
 
 use dfs_model::GROUP_BYTES;
-use dfs_tests::{Body, Node, Origin};
+use dfs_tests::{Body, Origin};
 
 use crate::bench::Bench;
 use crate::bench::lazy::Places;
 use crate::bench::row::{Goal, Row, median, quantile};
-use crate::bench::subject::{Lane, Subject, mount_dfs};
+use crate::bench::subject::{Agent, Lane, Subject, is_in_lane, mount_with};
 use crate::run::{Failure, failed};
 
-/// What is read here and there, and what is read as a whole.
+/// What is read here and there, what comes in the background, and what is read as a whole.
 const READ: &str = "read";
 const FILL: &str = "fill";
+const STREAM: &str = "stream";
 
-/// Reads of a turn.
+/// Reads of a turn alone, and at most beside each of the others.
 const READS: u64 = 400;
 
 /// Fewer beside a fill say nothing of the slowest hundredth.
@@ -34,35 +36,39 @@ const LENGTH: usize = 4096;
 /// The 99th percentile of each turn, in milliseconds.
 struct Turn {
     idle: f64,
-    beside: f64,
+    fill: f64,
+    reader: f64,
 }
 
 /// Measures it, run by run and lane by lane.
 pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure> {
-    if bench.size / GROUP_BYTES < 2 * READS {
-        let least = (2 * READS * GROUP_BYTES) >> 20;
+    if bench.size / GROUP_BYTES < 3 * READS {
+        let least = (3 * READS * GROUP_BYTES) >> 20;
         return Err(Failure::Other(format!("the file needs {least} MiB for all reads")));
     }
     let origin = Origin::start()?;
     origin.put(&format!("/{READ}"), Body::noise(1, bench.size));
     origin.put(&format!("/{FILL}"), Body::noise(2, bench.size));
+    origin.put(&format!("/{STREAM}"), Body::noise(3, bench.size));
     let lanes = subjects.iter().filter_map(|subject| match subject {
         Subject::Dfs(lane) => Some(*lane),
         Subject::Peer(_) => None,
     });
     let mut all: Vec<(Lane, Vec<Turn>)> = lanes.map(|lane| (lane, Vec::new())).collect();
     for number in 1..=bench.runs {
-        for (lane, turns) in &mut all {
+        let mut taken = Vec::new();
+        for (lane, mut turns) in all {
             bench.interrupt.check()?;
-            let turn = turn(bench, &origin, *lane)?;
-            let Turn { idle, beside } = turn;
-            let name = Subject::Dfs(*lane).name();
+            let (turn, subject) = (turn(bench, &origin, lane), Subject::Dfs(lane));
+            let Some(turn) = subject.unless_left_out(bench, turn)? else { continue };
+            let (Turn { idle, fill, reader }, name, runs) = (&turn, subject.name(), bench.runs);
             bench.says(&format!(
-                "demand {number}/{} {name} p99 {idle:.2} ms, beside a fill {beside:.2} ms",
-                bench.runs
+                "demand {number}/{runs} {name} p99 {idle:.2} ms, beside a fill {fill:.2} ms, a reader {reader:.2} ms"
             ));
             turns.push(turn);
+            taken.push((lane, turns));
         }
+        all = taken;
     }
     Ok(all.iter().flat_map(|(lane, turns)| rows(*lane, turns)).collect())
 }
@@ -76,43 +82,59 @@ fn rows(lane: Lane, turns: &[Turn]) -> Vec<Row> {
     let most = Some(Goal::AtMost(3.0));
     vec![
         row(".idle", "ms p99", None, &|turn| turn.idle),
-        row(".fill", "ms p99", None, &|turn| turn.beside),
-        row("", "× idle p99", most, &|turn| turn.beside / turn.idle),
+        row(".fill", "ms p99", None, &|turn| turn.fill),
+        row(".reader", "ms p99", None, &|turn| turn.reader),
+        row("", "× idle p99", most, &|turn| turn.fill / turn.idle),
     ]
 }
 
 /// One agent that has nothing yet.
 fn turn(bench: &Bench, origin: &Origin, lane: Lane) -> Result<Turn, Failure> {
     let work = bench.fresh_dir("demand")?;
-    let node = Node::start(&bench.binaries, &work, "agent", None)?;
-    let show = |name: &str| {
+    let agent = Agent::start(bench, &work, lane)?;
+    let show = |name: &str, prefetch: &str| {
         let dir = bench.fresh_dir(&format!("demand-{name}"))?;
-        let mount = mount_dfs(bench, &node, lane, &origin.url(&format!("/{name}")), &dir)?;
+        let url = origin.url(&format!("/{name}"));
+        let mount = mount_with(bench, &agent, lane, &["--prefetch", prefetch], &url, &dir)?;
+        is_in_lane(&agent, lane, &dir)?;
         Ok::<_, Failure>((dir.join(name), mount))
     };
-    let ((read, _read), (fill, _fill)) = (show(READ)?, show(FILL)?);
+    let ((read, _read), (stream, _stream)) = (show(READ, "off")?, show(STREAM, "off")?);
     let file = File::open(&read).map_err(failed(&read))?;
-    let places = Places::new(bench.size / GROUP_BYTES).draw(2 * READS, 1);
+    let places = Places::new(bench.size / GROUP_BYTES).draw(3 * READS, 1);
     let (first, others) = places.split_at(READS as usize);
-    let idle = read_each(&file, first, &AtomicBool::new(false))?;
-    let beside = beside_fill(&fill, |has_ended| read_each(&file, others, has_ended))?;
-    if beside.len() < LEAST {
-        let made = beside.len();
-        let said = format!("the fill ended after {made} reads: take a larger --size");
+    let (second, third) = others.split_at(READS as usize);
+    let idle = read_each(&file, first, || false)?;
+    let before = sent(origin, FILL);
+    let (_, filled) = show(FILL, "all")?;
+    let fill = read_each(&file, second, || sent(origin, FILL) - before >= bench.size)?;
+    drop(filled);
+    let reader = beside_reader(&stream, |has_ended| {
+        read_each(&file, third, || has_ended.load(Ordering::Relaxed))
+    })?;
+    if let Some(few) = [&fill, &reader].into_iter().find(|times| times.len() < LEAST) {
+        let said =
+            format!("the other file was here after {} reads: take a larger --size", few.len());
         return Err(Failure::Other(said));
     }
-    Ok(Turn { idle: quantile(&idle, 0.99), beside: quantile(&beside, 0.99) })
+    let [idle, fill, reader] = [idle, fill, reader].map(|times| quantile(&times, 0.99));
+    Ok(Turn { idle, fill, reader })
 }
 
-/// Does `work` while `fill` is being read, and tells it when that ends.
-fn beside_fill<T>(
-    fill: &Path,
+/// Bytes of it that left the origin.
+fn sent(origin: &Origin, name: &str) -> u64 {
+    origin.counters().paths.get(&format!("/{name}")).map_or(0, |path| path.body_bytes)
+}
+
+/// Does `work` while `stream` is being read, and tells it when that ends.
+fn beside_reader<T>(
+    stream: &Path,
     work: impl FnOnce(&AtomicBool) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let (has_ended, is_enough) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let filling = scope.spawn(|| {
-            let filled = read_all(fill, &is_enough);
+            let filled = read_all(stream, &is_enough);
             has_ended.store(true, Ordering::Relaxed);
             filled
         });
@@ -135,13 +157,13 @@ fn read_all(path: &Path, is_enough: &AtomicBool) -> Result<(), Failure> {
 }
 
 /// How long each took, in milliseconds, the quickest first.
-fn read_each(file: &File, places: &[u64], is_over: &AtomicBool) -> Result<Vec<f64>, Failure> {
+fn read_each(file: &File, places: &[u64], is_over: impl Fn() -> bool) -> Result<Vec<f64>, Failure> {
     let (mut bytes, mut times) = ([0; LENGTH], Vec::new());
     for place in places {
         let begun = Instant::now();
         let read = file.read_exact_at(&mut bytes, place * GROUP_BYTES);
         read.map_err(|error| Failure::Other(format!("a read of place {place} failed: {error}")))?;
-        if is_over.load(Ordering::Relaxed) {
+        if is_over() {
             break;
         }
         times.push(begun.elapsed().as_secs_f64() * 1e3);
@@ -157,19 +179,23 @@ mod tests {
     #[test]
     fn what_a_fill_costs_is_told_in_times_of_what_it_costs_without_one() {
         let turns = [(2.0, 5.0), (1.0, 9.0), (2.0, 4.0)];
-        let turns = turns.map(|(idle, beside)| Turn { idle, beside });
+        let turns = turns.map(|(idle, fill)| Turn { idle, fill, reader: 7.0 });
         let rows = rows(Lane::Fuse, &turns);
         let told: Vec<_> = rows.iter().map(|row| (row.row.as_str(), row.value)).collect();
-        assert_eq!(told, [("P7.demand.idle", 2.0), ("P7.demand.fill", 5.0), ("P7.demand", 2.5)]);
-        assert_eq!(rows[2].goal, Some(Goal::AtMost(3.0)));
+        let [.., times] = &*rows else { panic!() };
+        assert_eq!(
+            told[..3],
+            [("P7.demand.idle", 2.0), ("P7.demand.fill", 5.0), ("P7.demand.reader", 7.0)]
+        );
+        assert_eq!((times.value, times.goal), (2.5, Some(Goal::AtMost(3.0))));
     }
 
     #[test]
     fn reads_end_with_the_fill() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(8 * GROUP_BYTES).unwrap();
-        let read = |has_ended| read_each(file.as_file(), &[1, 5], &AtomicBool::new(has_ended));
+        let read = |has_ended| read_each(file.as_file(), &[1, 5], || has_ended);
         assert_eq!((read(false).unwrap().len(), read(true).unwrap().len()), (2, 0));
-        assert!(read_each(file.as_file(), &[8], &AtomicBool::new(false)).is_err());
+        assert!(read_each(file.as_file(), &[8], || false).is_err());
     }
 }
