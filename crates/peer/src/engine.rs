@@ -53,7 +53,7 @@ use self::task::Shared;
 use crate::areas::Areas;
 use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess, spread_of};
 use crate::digests::Identity;
-use crate::limits::OriginSlots;
+use crate::limits::{OriginSlots, Turns};
 use crate::opener::Indexes;
 use crate::store::{CloseReport, GcReport, Medium, Pins, Store, StoreError, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
@@ -253,6 +253,7 @@ pub(crate) struct Inner {
     compression: Compression,
     hedges: Mutex<HedgeNumbers>,
     source_slots: Arc<OriginSlots>,
+    turns: Arc<Turns>,
     room: Arc<Room>,
     tasks: OpenTasks,
     indexes: Indexes,
@@ -328,6 +329,7 @@ impl Engine {
             compression: parts.compression,
             hedges: Mutex::default(),
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
+            turns: Arc::default(),
             room: Arc::default(),
             tasks: OpenTasks::default(),
             indexes: Indexes::default(),
@@ -634,6 +636,7 @@ impl Engine {
             is_reserve: AtomicBool::new(false),
             leads: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),
+            turns: Arc::clone(&self.inner.turns),
             gained: broadcast::channel(256).0,
             length: watch::Sender::new(length),
             waiting_for: Mutex::new(None),

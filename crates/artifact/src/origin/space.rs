@@ -15,8 +15,11 @@ use super::wholes::Wholes;
 use super::{Counted, Earlier, Origin, Part, PartStream, RequestCount, cut, without_holes, zeros};
 use crate::members::{Member, MemberTable};
 
-/// Members asked for at a time within one read.
-const REQUESTS_AT_ONCE: usize = 8;
+/// Members asked for at a time within one read: as many as a group of small files has, so that it is there after one
+/// answer's time.
+const REQUESTS_AT_ONCE: usize = 16;
+/// Members that may fail one after another before it is the origin that does.
+const FAILING: usize = 8;
 /// A part up to this many bytes is taken whole while earlier ones are still being read.
 const TAKEN_WHOLE: u64 = 256 * 1024;
 
@@ -212,7 +215,7 @@ impl Health {
 
     /// What the error makes of a member's bytes; one of the origin is given back.
     fn hole(&self, length: u64, error: SourceError) -> Result<Came, SourceError> {
-        let one_of_few = || self.failing.fetch_add(1, Ordering::Relaxed) + 1 < REQUESTS_AT_ONCE;
+        let one_of_few = || self.failing.fetch_add(1, Ordering::Relaxed) + 1 < FAILING;
         match error {
             // None where nothing was to come any more.
             error if length == 0 => Err(error),

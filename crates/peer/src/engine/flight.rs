@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::source::Reading;
 use super::Inner;
 use super::error::ReadError;
 use super::keep::{self, Arrival, Outcome};
@@ -161,7 +162,7 @@ impl Flights {
     ) {
         let context = self.context.clone();
         self.context.engine.tracker.spawn(async move {
-            let read = context.fetch(flight, groups, priority);
+            let read = context.fetch(Reading { flight, priority }, groups);
             let fault = tokio::select! {
                 // One that was given up before it began asks nobody.
                 biased;
@@ -225,7 +226,7 @@ impl Flights {
             let Some(seed) = signer.map(|batch| batch.batch().signer) else { return };
             let payload = whole.content;
             let segment = Segment { count: 1, signed, payload, ..Segment::default() };
-            match context.keep_segment(segment, &CameFrom::Parent(seed)).await {
+            match context.keep_segment(Priority::Demand, segment, &CameFrom::Parent(seed)).await {
                 Ok(Outcome::Kept(_)) => context.report(FlightEvent::Tiny { seed }).await,
                 // Parents or the source bring it instead.
                 Ok(Outcome::NoRoom(_, error)) => {
@@ -247,7 +248,7 @@ impl Context {
     }
 
     async fn ask(&self, asking: Asking, parent: &ParentHost) -> Option<Fault> {
-        let Asking { flight, groups, priority, lacking } = asking;
+        let Asking { groups, priority, lacking, .. } = asking;
         let pool = self.engine.pool.as_ref()?;
         let _used = match self.shared.stored.in_use(Use::Fetch) {
             Ok(used) => used,
@@ -276,7 +277,7 @@ impl Context {
         let mut next = groups.first;
         loop {
             let segments = connection.request(request.clone());
-            let fault = self.receive(flight, parent, groups, segments, &mut next).await;
+            let fault = self.receive(&asking, parent, groups, segments, &mut next).await;
             let is_unproven =
                 matches!(fault, Some(Fault::Parent { failure: Failure::BadDigest, .. }));
             if is_unproven && !request.want_signed && next < groups.end() {
@@ -306,7 +307,7 @@ impl Context {
     /// Verifies and keeps what a parent sends of `groups`; `next` is the first that is still to come.
     async fn receive(
         &self,
-        flight: FlightId,
+        asking: &Asking,
         parent: &ParentHost,
         groups: GroupRange,
         mut segments: Segments,
@@ -318,8 +319,8 @@ impl Context {
                 Ok(segment) => segment,
                 Err(error) => return Some(self.piece_fault(parent, error, groups, *next)),
             };
-            let from = CameFrom::Parent(parent.host.id);
-            let kept = match self.keep_segment(segment, &from).await {
+            let (flight, from) = (asking.flight, CameFrom::Parent(parent.host.id));
+            let kept = match self.keep_segment(asking.priority, segment, &from).await {
                 Ok(kept) => kept,
                 Err(keep::KeepError::Store(error)) => {
                     return Some(Fault::Fatal { groups, error: error.into() });
@@ -347,13 +348,14 @@ impl Context {
 
     async fn keep_segment(
         &self,
+        priority: Priority,
         segment: Segment,
         from: &CameFrom,
     ) -> Result<Outcome, keep::KeepError> {
         let wire = (segment.payload.len() + segment.extras()) as u64;
         self.shared.provenance.received(from, segment.content_bytes(), wire);
         let segment = Arc::new(segment);
-        let mut kept = self.verify(&segment, from).await;
+        let mut kept = self.verify(priority, &segment, from).await;
         let again = match &kept {
             Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) => {
                 self.engine.keyring.comes(&self.shared.info.id, signer, KEY_WITHIN).await
@@ -362,7 +364,7 @@ impl Context {
             Ok(Outcome::Kept(_)) | Err(_) => false,
         };
         if again {
-            kept = self.verify(&segment, from).await;
+            kept = self.verify(priority, &segment, from).await;
         }
         let kept = kept?;
         let (Outcome::Kept(Arrival { length, .. }) | Outcome::NoRoom(Proven { length, .. }, _)) =
@@ -390,12 +392,14 @@ impl Context {
 
     async fn verify(
         &self,
+        priority: Priority,
         segment: &Arc<Segment>,
         from: &CameFrom,
     ) -> Result<Outcome, keep::KeepError> {
         let keyring = Arc::clone(&self.engine.keyring);
         let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
         let from = from.clone();
+        let _turn = self.shared.turns.turn(priority).await;
         self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
     }
 

@@ -24,7 +24,7 @@ use super::voids::Voids;
 use crate::conductor::SourceAccess;
 use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
-use crate::limits::{OriginSlot, OriginSlots};
+use crate::limits::{OriginSlot, OriginSlots, Turns};
 use crate::store::{StoreError, StoredTask, TakenOut, Use, UseGuard};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
@@ -180,6 +180,7 @@ pub(crate) struct Shared {
     pub(super) room: Arc<Room>,
     /// Requests to origins at a time, over all tasks.
     pub(super) source_slots: Arc<OriginSlots>,
+    pub(super) turns: Arc<Turns>,
     /// What is wanted, as of which event.
     pub(super) wanted: watch::Sender<Wanted>,
     /// Events that flights have reported.
@@ -472,6 +473,7 @@ impl Task {
         let (done, waited) = oneshot::channel();
         let since = Instant::now();
         let waiter = Waiter { groups, priority, in_passing, since, done };
+        let _waiting = self.shared.turns.waits(priority);
         let want = Command::Want { groups, priority, waiter: Some(waiter) };
         let closing = ReadError::Closing(self.id());
         self.shared.commands.send(want).await.map_err(|_| closing.clone())?;

@@ -6,6 +6,7 @@ mod life;
 mod private;
 mod reserves;
 mod stand_ins;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -24,27 +24,33 @@ use crate::store::{StoreError, Use};
 /// Bytes that came so long ago are kept although their chunk is not whole: whoever waits for them has waited enough.
 const EARLY_AFTER: Duration = Duration::from_millis(50);
 
+/// A read of it, and how urgent that is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) flight: FlightId,
+    pub(super) priority: Priority,
+}
+
 impl Context {
     /// Reads groups from the origin, or all in one stream.
     pub(super) async fn fetch(
         &self,
-        flight: FlightId,
+        reading: Reading,
         groups: Option<GroupRange>,
-        priority: Priority,
     ) -> Result<(), ReadError> {
         let origin = self.shared.origin.lock().clone();
         let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
         let _used = self.shared.stored.in_use(Use::Fetch)?;
-        let _slot = self.shared.source_slot(origin.as_ref(), priority).await;
+        let _slot = self.shared.source_slot(origin.as_ref(), reading.priority).await;
         match groups {
-            Some(groups) => self.fetch_run(flight, origin.as_ref(), groups).await,
-            None => self.fetch_all(flight, origin.as_ref()).await,
+            Some(groups) => self.fetch_run(reading, origin.as_ref(), groups).await,
+            None => self.fetch_all(reading, origin.as_ref()).await,
         }
     }
 
     async fn fetch_run(
         &self,
-        flight: FlightId,
+        reading: Reading,
         origin: &dyn Origin,
         groups: GroupRange,
     ) -> Result<(), ReadError> {
@@ -59,7 +65,7 @@ impl Context {
                 Ok(None) => break,
                 Err(_) => {}
                 Ok(Some(part)) => {
-                    if self.take_part(flight, shape, &mut chunk, part?).await? {
+                    if self.take_part(reading, shape, &mut chunk, part?).await? {
                         kept = Instant::now();
                     }
                 }
@@ -67,12 +73,12 @@ impl Context {
             if kept.elapsed() >= EARLY_AFTER {
                 kept = Instant::now();
                 if let Some((first, whole)) = chunk.early(0) {
-                    self.keep_own(flight, shape, first, &whole).await?;
+                    self.keep_own(reading, shape, first, &whole).await?;
                 }
             }
         }
         if let Some((first, rest)) = chunk.rest() {
-            self.keep_own(flight, shape, first, &rest).await?;
+            self.keep_own(reading, shape, first, &rest).await?;
         }
         Ok(())
     }
@@ -80,7 +86,7 @@ impl Context {
     /// The next of what a run is read in; whether any of it was kept.
     async fn take_part(
         &self,
-        flight: FlightId,
+        reading: Reading,
         shape: Shape,
         chunk: &mut Chunk,
         part: Part,
@@ -89,7 +95,7 @@ impl Context {
         match part {
             Part::Bytes(mut bytes) => {
                 while let Some((first, whole)) = chunk.take(&mut bytes) {
-                    self.keep_own(flight, shape, first, &whole).await?;
+                    self.keep_own(reading, shape, first, &whole).await?;
                     chunk.reuse(whole);
                     is_kept = true;
                 }
@@ -97,17 +103,17 @@ impl Context {
             Part::Void { length, error } => {
                 let (before, groups) = chunk.skip(length);
                 if let Some((first, whole)) = before {
-                    self.keep_own(flight, shape, first, &whole).await?;
+                    self.keep_own(reading, shape, first, &whole).await?;
                 }
                 let error = error.into();
-                self.report(FlightEvent::Void { flight, groups, error }).await;
+                self.report(FlightEvent::Void { flight: reading.flight, groups, error }).await;
             }
         }
         Ok(is_kept)
     }
 
     /// One stream from the beginning to the end; the end tells the length when nothing did before.
-    async fn fetch_all(&self, flight: FlightId, origin: &dyn Origin) -> Result<(), ReadError> {
+    async fn fetch_all(&self, reading: Reading, origin: &dyn Origin) -> Result<(), ReadError> {
         let mut stream = origin.read(None).await?;
         let _streaming = self.shared.passing.begin_stream();
         let mut chunk = Chunk::starting(0);
@@ -139,7 +145,7 @@ impl Context {
                 if !self.is_of_use(first).await {
                     return Ok(());
                 }
-                self.keep_own(flight, self.shared.shape(), first, &bytes).await?;
+                self.keep_own(reading, self.shared.shape(), first, &bytes).await?;
                 chunk.reuse(bytes);
                 kept = Instant::now();
             }
@@ -164,7 +170,7 @@ impl Context {
             if total > 0 && !self.is_of_use(first).await {
                 return Ok(());
             }
-            self.keep_own(flight, Shape::known(total), first, &bytes).await?;
+            self.keep_own(reading, Shape::known(total), first, &bytes).await?;
         }
         Ok(())
     }
@@ -198,7 +204,7 @@ impl Context {
 
     async fn keep_own(
         &self,
-        flight: FlightId,
+        reading: Reading,
         shape: Shape,
         first: u64,
         bytes: &Bytes,
@@ -209,20 +215,22 @@ impl Context {
             let signer = self.engine.signer_of(&self.shared);
             move || keep::own(&shared, signer.as_deref(), CameFrom::Source, shape, (first, &bytes))
         };
+        let turn = self.shared.turns.turn(reading.priority).await;
         let mut kept = self.blocking(work()).await;
         if matches!(kept, Ok(Outcome::NoRoom(..))) && self.engine.made_room().await {
             kept = self.blocking(work()).await;
         }
+        drop(turn);
         match kept.map_err(|error| error.into_read(task))? {
             Outcome::Kept(Arrival { groups, signed, .. }) => {
                 if let (Some(swarm), Some(signed)) = (&self.engine.swarm, signed) {
                     swarm.signed(task, signed.encode().into());
                 }
                 let (from, cost) = (CameFrom::Source, Duration::ZERO);
-                self.report(FlightEvent::Kept { flight, groups, from, cost }).await;
+                self.report(FlightEvent::Kept { flight: reading.flight, groups, from, cost }).await;
             }
             Outcome::NoRoom(proven, error) => {
-                self.pass(flight, proven, CameFrom::Source, error).await;
+                self.pass(reading.flight, proven, CameFrom::Source, error).await;
             }
         }
         if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
