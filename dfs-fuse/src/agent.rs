@@ -1,8 +1,8 @@
 //! The node agent: what a machine offers its users on top of a piece engine.
 //!
 //! Opens artifacts, reads and lists them, mounts them, and answers for the cache. The gRPC face on the
-//! Unix socket is [`api`]; the same agent runs inside `dfctl` when there is no daemon. Mounts live in
-//! this process; when it dies they end, what was fetched stays in the store.
+//! Unix socket is [`api`]; the same agent runs inside `dfctl` when there is no daemon. Where it dies its mounts wait for
+//! the next one ([`crate::holder`]); without a holder they end with it. What was fetched stays in the store.
 
 pub mod api;
 mod asker;
@@ -24,8 +24,10 @@ mod prefetch;
 mod quota;
 mod shared;
 mod status;
+mod traced;
 mod traces;
 mod walk;
+mod works;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +40,6 @@ use dfs_source::{Asking, SourceError, Target};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::asker::Asker;
@@ -54,6 +55,7 @@ pub use self::mounts::{MountRequest, MountTable, MountTableError};
 pub use self::pins::Pins;
 pub use self::prefetch::{Mode, PrefetchView, State};
 pub use self::status::{CallError, status_of};
+use self::works::{Busy, Works};
 use crate::mount::Custody;
 
 /// What a question came to; shared by all who wait for it.
@@ -109,14 +111,14 @@ pub struct AgentFacts {
 struct Inner {
     host: Host,
     facts: AgentFacts,
-    mounts: MountTable,
+    mounts: Arc<MountTable>,
     pins: Pins,
     damage: Damage,
     answers: Mutex<Answers>,
     /// Questions under way.
     flights: Mutex<Flights>,
-    /// Number of calls under way, for those who end an idle agent.
-    busy: watch::Sender<usize>,
+    /// Calls under way, and what they change.
+    works: Works,
     /// Fires when another agent is to go on in this one's place.
     handing_over: CancellationToken,
     instance: u64,
@@ -131,9 +133,9 @@ pub struct Agent {
 impl Agent {
     /// An agent over a running host; its mounts are kept so when it dies.
     pub fn new(host: Host, facts: AgentFacts, custody: Option<Custody>) -> Self {
-        let mounts = MountTable::new(custody, &facts, &host);
+        let works = Works::default();
+        let mounts = Arc::new(MountTable::new(custody, &facts, &host, works.clone()));
         let pins = Pins::in_dir(&facts.data_dir);
-        let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         let handing_over = CancellationToken::new();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -146,7 +148,7 @@ impl Agent {
             damage: Damage::default(),
             answers,
             flights,
-            busy,
+            works,
             handing_over,
             instance,
         };
@@ -174,7 +176,7 @@ impl Agent {
     }
 
     /// What is mounted.
-    pub fn mounts(&self) -> &MountTable {
+    pub fn mounts(&self) -> &Arc<MountTable> {
         &self.inner.mounts
     }
 
@@ -269,7 +271,7 @@ impl Agent {
 
     /// Waits until nothing is mounted and no call is under way, for `quiet` at a stretch.
     pub async fn idle_for(&self, quiet: Duration) {
-        let mut busy = self.inner.busy.subscribe();
+        let mut busy = self.inner.works.busy();
         let mut mounted = self.inner.mounts.count();
         loop {
             let is_idle = *busy.borrow_and_update() == 0 && *mounted.borrow_and_update() == 0;
@@ -282,18 +284,11 @@ impl Agent {
     }
 
     fn enter(&self) -> Busy {
-        self.inner.busy.send_modify(|calls| *calls += 1);
-        Busy { agent: self.clone() }
+        self.inner.works.enter()
     }
-}
 
-/// A call under way.
-struct Busy {
-    agent: Agent,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.agent.inner.busy.send_modify(|calls| *calls -= 1);
+    /// What changes something runs to its end in these.
+    fn works(&self) -> &Works {
+        &self.inner.works
     }
 }

@@ -21,6 +21,7 @@ mod snapshots;
 mod switch;
 mod xattr;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dfs_model::GROUP_BYTES;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -107,6 +109,8 @@ pub struct Core {
     snapshots: Snapshots,
     options: CoreOptions,
     failures: Failures,
+    /// Files that are fetched again as a whole, by their keys.
+    mending: Arc<Mutex<HashSet<u64>>>,
     streams: Arc<Streams>,
     waiting: Semaphore,
     /// Counted in groups.
@@ -226,6 +230,7 @@ impl Core {
         Self {
             snapshots: Snapshots::new(options.versions, snapshot, options.left.take()),
             failures: Failures::default(),
+            mending: Arc::default(),
             streams: Arc::new(Streams::new(Instant::now())),
             waiting: Semaphore::new(options.waiting_reads.clamp(1, Semaphore::MAX_PERMITS)),
             ahead: Arc::new(Semaphore::new(groups.min(Semaphore::MAX_PERMITS))),

@@ -320,6 +320,7 @@ mod tests {
     use std::thread::{self, JoinHandle};
 
     use proptest::prelude::*;
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
     use tempfile::TempDir;
 
     use super::*;
@@ -413,6 +414,14 @@ mod tests {
         let told =
             |end: &OwnedFd| poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&now)).unwrap();
         assert_eq!(told(&end), 0);
+        // Of one that is taken away, and still used.
+        mount("none", dir.path(), "tmpfs", MountFlags::empty(), None).unwrap();
+        let used = File::create(dir.path().join("file")).unwrap();
+        let end = end_of(dir.path()).unwrap();
+        unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+        assert_eq!(told(&end), 0, "somebody has a file of it open");
+        drop(used);
+        assert_eq!(poll(&mut [PollFd::new(&end, PollFlags::IN)], None).unwrap(), 1);
     }
 
     fn event(number: i32, infos: &[u8]) -> Vec<u8> {

@@ -4,7 +4,8 @@
 //! shows; both in memory only. A later agent takes them over ([`crate::mount::resume`]): what the earlier one had
 //! not answered is sent again, and who has files open does not notice. The holder is a small process that the agent
 //! starts and that starts the agent again ([`own`]), one of the machine's, outside of the agent's container, or systemd.
-//! Where that process dies, the agent starts another; where both die at once, the mounts are dead.
+//! Where that process dies the agent starts another, which keeps all but guarded mounts: these end with it (decision 0028).
+//! Where both die at once, the mounts are dead.
 
 mod address;
 mod gate;

@@ -116,13 +116,13 @@ pub struct Shape {
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
-const PASSTHROUGH: (u32, u32) = (6, 9);
+pub const PASSTHROUGH: (u32, u32) = (6, 9);
 
 /// The first kernel whose EROFS reads files of another file system.
-const EROFS: (u32, u32) = (6, 12);
+pub const EROFS: (u32, u32) = (6, 12);
 
 /// The first kernel that asks before it reads.
-const ASKS: (u32, u32) = (6, 14);
+pub const ASKS: (u32, u32) = (6, 14);
 
 /// Why nobody has reads wait where nobody keeps mounts.
 pub const NO_HOLDER: &str = "kernel needs all of it to be here, or a holder: --holder own";
@@ -134,12 +134,16 @@ pub const LAYERED: &str = "kernel needs all of it to be here, or a cache that is
 /// trees with no more than this many others.
 const OTHERS: u64 = 1000;
 
+/// The first two numbers of a kernel's release, as it calls itself.
+pub fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 impl Machine {
     /// This one.
     pub fn this() -> Self {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
-        let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let kernel = version_of(&rustix::system::uname().release().to_string_lossy());
         let admin = rustix::thread::capabilities(None)
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
         Self { kernel, admin, unguarded: Some(NO_HOLDER) }

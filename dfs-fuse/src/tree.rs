@@ -23,7 +23,7 @@ pub use over::{FileOver, files_over};
 pub use part::PartTree;
 pub use spaces::SpacesTree;
 
-/// Largest inode number an index may use: node ids leave 48 bits for it.
+/// Largest inode number an index may use: node ids leave 36 bits for it.
 pub const MAX_NID: u64 = (1 << 36) - 1;
 
 /// A directory hierarchy over the bytes of numbered spaces.

@@ -2,24 +2,43 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use dfs_artifact::View;
-use dfs_fuse::agent::{Agent, AgentFacts, CommandId, Question};
-use dfs_model::Location;
-use dfs_peer::engine::Lifetime;
-use dfs_peer::engine::Role;
+use dfs_fuse::agent::api::NodeService;
+use dfs_fuse::agent::{
+    Agent, AgentFacts, Asker, CommandId, Mode, MountRequest, MountTableError, Question,
+};
+use dfs_fuse::content::MemoryContent;
+use dfs_fuse::core::Owner;
+use dfs_fuse::lane::Wanted;
+use dfs_fuse::mount::{
+    self, Audience, Blobs, Detach, MountEntry, MountOptions, Privileges, Programs, UnmountError,
+};
+use dfs_model::{ByteRange, Location, Priority};
+use dfs_peer::engine::{Lifetime, Role, Task};
 use dfs_peer::host::{Host, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
-use dfs_peer::opener::Purpose;
+use dfs_peer::opener::{OpenArtifact, Purpose};
+use dfs_peer::targets;
+use dfs_proto::node::node_server::Node;
+use dfs_proto::node::{MountedAt, Named, PinRequest, PinState, PinsRequest, VerifyCacheRequest};
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
 use dfs_source::{FileOptions, HttpOptions, Sources, Target};
 use dfs_tests::origin::Injected;
 use dfs_tests::{Body, Fault, Origin};
+use futures::{StreamExt, poll};
+use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Request;
 
 struct Bench {
     agent: Agent,
@@ -200,4 +219,170 @@ async fn what_was_asked_before_a_version_turned_out_to_be_gone_is_told_to_nobody
     assert!(!Arc::ptr_eq(&early, &late));
     assert!(origin.counters().requests > asked, "the origin was asked");
     assert!(Arc::ptr_eq(&late, &bench.agent.open(&question).await.unwrap()), "that is news");
+}
+
+/// Opens what the origin has, and says where it could be mounted.
+async fn opened(bench: &Bench, origin: &Origin) -> (OpenArtifact, MountRequest, TempDir) {
+    let opened = bench.agent.open(&tree(&origin.url("/d/"))).await.unwrap();
+    let (opened, dir) = (OpenArtifact::clone(&opened), tempfile::tempdir().unwrap());
+    let request = MountRequest {
+        opened: opened.clone(),
+        view: View::Tree,
+        path: Vec::new(),
+        dir: dir.path().canonicalize().unwrap(),
+        way: None,
+        audience: Audience::WidestAllowed,
+        lane: Wanted::Best,
+        owner: Owner::default(),
+        privileges: Privileges::Inert,
+        programs: Programs::Start,
+        by: Asker::Owner,
+        data_dir: bench.agent.facts().data_dir.clone(),
+        prefetch: Mode::Off,
+        away: None,
+        cache_quota: None,
+        follow: None,
+    };
+    (opened, request, dir)
+}
+
+/// Lets others work until `condition` holds; fails the test after half a minute.
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn read(file: File) -> impl Future<Output = Vec<u8>> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut bytes = vec![0; 1000];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    });
+    async move { reading.await.unwrap() }
+}
+
+fn open_file(dir: &Path) -> impl Future<Output = File> + use<> {
+    let path: PathBuf = dir.join("f");
+    let opening = tokio::task::spawn_blocking(move || File::open(path).unwrap());
+    async move { opening.await.unwrap() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mount_whose_asker_leaves_while_it_is_made_is_made_and_listed() {
+    let (bench, origin) = (Bench::new(), origin());
+    let (_, request, dir) = opened(&bench, &origin).await;
+    let (mounts, on) = (bench.agent.mounts(), request.dir.clone());
+    let mut mounting = Box::pin(mounts.mount(request));
+    assert!(poll!(&mut mounting).is_pending());
+    drop(mounting);
+    until("it is listed", async || mounts.list(Some(&on)).len() == 1).await;
+    assert_eq!(read(open_file(&on).await).await, Body::noise(1, 1_000).read(0, 1_000).unwrap());
+    mounts.unmount_all().await;
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mount_in_use_goes_on_whose_unmounting_nobody_waits_for() {
+    let (bench, origin) = (Bench::new(), origin());
+    let (_, request, _dir) = opened(&bench, &origin).await;
+    let mounts = bench.agent.mounts();
+    let on = mounts.mount(request).await.unwrap();
+    let used = open_file(&on).await;
+    let mut unmounting = Box::pin(mounts.unmount(&on, Detach::WhenUnused, Asker::Owner));
+    assert!(poll!(&mut unmounting).is_pending());
+    drop(unmounting);
+    // While the first one is at it nobody else finds it.
+    let again = async || mounts.unmount(&on, Detach::WhenUnused, Asker::Owner).await;
+    let is_busy =
+        async || matches!(again().await, Err(MountTableError::Unmount(UnmountError::Busy(_))));
+    until("it is there, and in use", is_busy).await;
+    assert_eq!(read(used).await, Body::noise(1, 1_000).read(0, 1_000).unwrap());
+    mounts.unmount_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_found_damaged_is_repaired_also_where_who_asked_has_left() {
+    let (bench, origin) = (Bench::new(), origin());
+    let (opened, _, _dir) = opened(&bench, &origin).await;
+    let task = &opened.tasks[0];
+    task.ensure(ByteRange::new(0, 1_000), Priority::Demand).await.unwrap();
+    let path = task.stored().content_path();
+    let right = fs::read(&path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[right[7] ^ 1], 7).unwrap();
+    let service = NodeService::new(bench.agent.clone());
+    let request = VerifyCacheRequest { repair: true, ..VerifyCacheRequest::default() };
+    let mut events = service.verify_cache(Request::new(request)).await.unwrap().into_inner();
+    let mut left = events.next();
+    assert!(poll!(&mut left).is_pending());
+    drop(left);
+    drop(events);
+    until("it is right again", async || fs::read(&path).unwrap() == right).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pin_that_was_let_go_of_half_is_kept_again() {
+    let (bench, origin) = (Bench::new(), origin());
+    let service = NodeService::new(bench.agent.clone());
+    let (house, stop) = (bench.agent.clone(), CancellationToken::new());
+    let keeping = stop.clone();
+    let house = async move { keeping.run_until_cancelled(house.keep_house()).await };
+    let house = TaskTracker::new().spawn(house);
+    let target = Some(targets::to_wire(&tree(&origin.url("/d/")).target));
+    let what = Some(Named { target, ..Named::default() });
+    let pin = async || service.pin(Request::new(PinRequest { what: what.clone() })).await.unwrap();
+    pin().await;
+    let is_whole = async || {
+        let pins = service.pins(Request::new(PinsRequest {})).await.unwrap().into_inner().pins;
+        pins.len() == 1 && pins[0].state() == PinState::Whole
+    };
+    until("it is whole", is_whole).await;
+    let store = bench.agent.host().engine.store();
+    let pinned = || store.list().into_iter().filter(|task| task.pinned).count();
+    let before = pinned();
+    assert!(before > 0);
+    // As where the disk failed in the middle of it.
+    store.unpin(store.list().iter().find(|task| task.pinned).unwrap().id).unwrap();
+    assert_eq!(pinned(), before - 1);
+    pin().await;
+    until("all of it is pinned", async || pinned() == before).await;
+    stop.cancel();
+    house.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_below_a_mount_that_comes_to_nothing_stays() {
+    let (bench, origin) = (Bench::new(), origin());
+    let (opened, request, dir) = opened(&bench, &origin).await;
+    let task = &opened.tasks[0];
+    task.ensure(ByteRange::new(0, 1_000), Priority::Demand).await.unwrap();
+    let file = |task: &Task| task.stored().content_path().canonicalize().unwrap();
+    let spaces = opened.tasks.iter().map(file).collect();
+    let blobs = Blobs { index: file(&opened.index.as_ref().unwrap().task), spaces };
+    let options = MountOptions::new("it", tokio::runtime::Handle::current());
+    // Somebody's volume is the mount point.
+    let none = MountFlags::empty();
+    rustix::mount::mount("none", dir.path(), "tmpfs", none, None).unwrap();
+    fs::write(dir.path().join("theirs"), "x").unwrap();
+    let mounting = tokio::task::spawn_blocking(move || {
+        let noted = AtomicUsize::new(0);
+        let content = Arc::new(MemoryContent::cached(Vec::new()));
+        // The disk is full once it is mounted.
+        let note = |_: &MountedAt| match noted.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::StorageFull.into()),
+        };
+        let refused = mount::by_kernel(&request.dir, (&blobs, content), &options, &note);
+        (refused.map(drop), noted.into_inner())
+    });
+    let (mounted, noted) = mounting.await.unwrap();
+    assert!(mounted.is_err() && noted == 2, "{mounted:?}");
+    let theirs = fs::read_to_string(dir.path().join("theirs"));
+    let is_ours = |mount: &MountEntry| mount.dir == dir.path() && mount.shows_ours();
+    let left = mount::mounts().unwrap().iter().filter(|mount| is_ours(mount)).count();
+    rustix::mount::unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+    assert_eq!((theirs.unwrap().as_str(), left), ("x", 0));
 }

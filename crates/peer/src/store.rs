@@ -39,7 +39,7 @@ pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
 pub use lent::Lent;
-pub use medium::{InMemory, Medium, MediumChoice, MediumError, in_memory};
+pub use medium::{InMemory, Medium, MediumChoice, MediumError, closed_memory, in_memory};
 pub use task::{Check, EndGuard, Ends, StoredTask, TakenOut};
 pub use uses::{DirectGuard, InUse, Pins, Use, UseGuard};
 
@@ -357,9 +357,13 @@ impl Store {
             if excess == 0 {
                 break;
             }
-            let Some(task) = self.task(presence.id)? else { continue };
-            match task.put_down(GroupRange::new(0, u64::MAX), excess) {
+            let put_down = self.task(presence.id).and_then(|task| match task {
+                Some(task) => task.put_down(GroupRange::new(0, u64::MAX), excess),
+                None => Ok(0),
+            });
+            match put_down {
                 Ok(bytes) => moved += bytes,
+                // Nobody reads it again: others are put down.
                 Err(StoreError::Gone(_)) => {}
                 Err(error) => outcome = Err(error),
             }

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
@@ -36,9 +37,8 @@ pub fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
 
 /// Puts a file in place of the one before, whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
-    let draft = PathBuf::from(draft);
+    static DRAFTS: AtomicU64 = AtomicU64::new(0);
+    let draft = draft_of(path, DRAFTS.fetch_add(1, Ordering::Relaxed));
     let written = write(&draft, bytes, outlives).and_then(|()| fs::rename(&draft, path));
     if let Err(error) = written {
         // Best effort: the error that matters is the first.
@@ -49,6 +49,13 @@ pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> 
         Outlives::Process => Ok(()),
         Outlives::Power => File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all(),
     }
+}
+
+/// What nobody else writes at the same time: neither another process nor another thread of this one.
+fn draft_of(path: &Path, number: u64) -> PathBuf {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}-{number}", std::process::id()));
+    PathBuf::from(draft)
 }
 
 fn write(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
@@ -83,6 +90,25 @@ mod tests {
     }
 
     #[test]
+    fn two_who_replace_a_file_at_once_write_no_draft_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::thread::scope(|threads| {
+            for byte in *b"ab" {
+                let path = &path;
+                threads.spawn(move || {
+                    for _ in 0..200 {
+                        replace(path, &[byte; 5000], Outlives::Process).unwrap();
+                    }
+                });
+            }
+        });
+        let found = read(&path, 6000).unwrap().unwrap();
+        assert!(*found == [b'a'; 5000] || *found == [b'b'; 5000]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn more_than_the_bound_is_never_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
@@ -105,8 +131,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
         fs::write(&other, "mine").unwrap();
-        let draft = dir.path().join(format!("file.{}", std::process::id()));
-        std::os::unix::fs::symlink(&other, draft).unwrap();
+        for number in 0..64 {
+            std::os::unix::fs::symlink(&other, draft_of(&path, number)).unwrap();
+        }
         assert!(replace(&path, b"1", Outlives::Process).is_err());
         assert_eq!(fs::read(&other).unwrap(), b"mine");
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dfs_fuse::mount::{MountEntry, is_dead, mounts};
+pub use dfs_fuse::mount::Served;
+use dfs_fuse::mount::{MountEntry, mounts, served};
 use rustix::process::geteuid;
 
 use super::inside::answer;
@@ -11,17 +12,6 @@ use crate::error::CliError;
 
 /// A mount whose agent lives answers well within. They are asked at once: all have the same time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-
-/// How a mount is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
-    /// By an agent that answers.
-    Live,
-    /// Its agent is gone.
-    Dead,
-    /// Its agent does not answer.
-    Silent,
-}
 
 /// Every mount that is this user's affair, in the order they were made.
 pub async fn theirs(context: &Context) -> Result<Vec<(MountEntry, Served)>, CliError> {
@@ -35,18 +25,13 @@ pub async fn theirs(context: &Context) -> Result<Vec<(MountEntry, Served)>, CliE
         .filter(theirs)
         .map(|mount| {
             let dir = mount.dir.clone();
-            (mount, tokio::task::spawn_blocking(move || is_dead(&dir)))
+            (mount, tokio::task::spawn_blocking(move || served(&dir, ANSWER_WITHIN)))
         })
         .collect();
-    let until = tokio::time::Instant::now() + ANSWER_WITHIN;
     let mut found = Vec::new();
     for (mount, asking) in asked {
-        let served = match answer(context, tokio::time::timeout_at(until, asking)).await? {
-            Ok(Ok(true)) => Served::Dead,
-            Ok(_) => Served::Live,
-            Err(_) => Served::Silent,
-        };
-        found.push((mount, served));
+        // It ends early only with the process.
+        found.push((mount, answer(context, asking).await?.unwrap_or(Served::Live)));
     }
     Ok(found)
 }

@@ -4,7 +4,6 @@ mod cache;
 mod cached;
 mod read;
 mod swarm;
-pub(super) mod trace;
 mod views;
 
 use std::path::{Path, PathBuf};
@@ -33,12 +32,12 @@ use dfs_proto::node::{
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use self::trace::Traced;
 use super::asker::Asker;
 use super::before::ToMount;
 use super::mounts::Meant;
 use super::prefetch::Mode;
 use super::status::{CallError, status_of};
+use super::traced::Traced;
 use super::walk::{Depth, Walk, find, missing};
 use super::{Agent, CommandId, Looked, MountTableError, OFTENEST, Question, mounts};
 use crate::core::Owner;
@@ -358,7 +357,10 @@ impl node_server::Node for NodeService {
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
-        asker.may_mount_on(&dir).map_err(failed)?;
+        let on = dir.clone();
+        // Somebody else names it: it may lie where nobody answers.
+        let may = tokio::task::spawn_blocking(move || asker.may_mount_on(&on)).await;
+        may.map_err(|_| failed(MountTableError::Stopping))?.map_err(failed)?;
         let quota = request.cache_quota.map(ByteSize);
         let cache_quota = quota.map(Capacity::try_from).transpose();
         let cache_quota = cache_quota

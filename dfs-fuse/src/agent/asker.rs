@@ -79,7 +79,7 @@ impl Asker {
     }
 
     /// Mounting uses this process's rights: others may do so only where they could have put the files
-    /// themselves. Said early, before any origin is asked; what counts is [`mounts_on_own`](Self::mounts_on_own).
+    /// themselves. Said early, before any origin is asked; what counts is [`mounts_on_own`](Self::mounts_on_own). Blocks.
     pub fn may_mount_on(self, dir: &Path) -> Result<(), CallError> {
         let Self::Other(uid) = self else { return Ok(()) };
         if std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid) {

@@ -67,7 +67,8 @@ impl Records {
     /// written down so that it can be read. Of what is guarded it gives back what needs nobody any more.
     pub fn sort_out(&self, guarded: &mut Vec<LeftGuard>) -> io::Result<Vec<LeftGuard>> {
         let (mut whole, mut all) = (Vec::new(), self.every()?);
-        self.take_away_unknown(&all, guarded)?;
+        let guarded_at = places_of(guarded);
+        self.take_away_unknown(&all, &guarded_at)?;
         all.retain(is_understood);
         for (noted, record) in all {
             let is_it = |left: &LeftGuard| noted.0.ends_with(&left.guard.name);
@@ -76,6 +77,10 @@ impl Records {
                 Some(at) if !record.lazy => whole.push(guarded.swap_remove(at)),
                 Some(_) => {}
                 None if !record.lazy => {}
+                // What it was about is gone: another one, which is guarded, has its number by now.
+                None if record.at.as_ref().is_some_and(|at| is_one_of(at, &guarded_at)) => {
+                    noted.forget();
+                }
                 None => {
                     let at = record.at.unwrap_or_default();
                     let dir = String::from_utf8_lossy(&at.dir).into_owned();
@@ -95,10 +100,8 @@ impl Records {
     fn take_away_unknown(
         &self,
         known: &[(Noted, KeptMount)],
-        guarded: &[LeftGuard],
+        guarded: &[MountedAt],
     ) -> io::Result<()> {
-        let guarded: Vec<_> =
-            guarded.iter().filter_map(|left| left.guard.record.read().ok()?.at).collect();
         let tasks = self.0.with_file_name("tasks");
         let tasks = tasks.canonicalize().unwrap_or(tasks);
         for entry in mounts()? {
@@ -106,7 +109,7 @@ impl Records {
                 is_line_of(&entry, at, Same::Place) || is_line_of(&entry, at, Same::Device)
             };
             let written = known.iter().filter_map(|(_, record)| record.at.as_ref());
-            let is_known = || written.chain(&guarded).any(is_of);
+            let is_known = || written.chain(guarded).any(is_of);
             if entry.is_by_kernel() && Path::new(&entry.name).starts_with(&tasks) && !is_known() {
                 let dir = entry.dir.display();
                 tracing::error!(%dir, "nothing is known of a mount of the store: it is taken away");
@@ -124,13 +127,16 @@ impl Records {
         Ok(all)
     }
 
-    /// Those of later releases, too; what cannot be read as one is dropped.
+    /// Those of later releases, too; what is none is dropped. One that cannot be read is not: what it is about would be
+    /// taken away as something that nobody knows.
     fn every(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
         let mut all = Vec::new();
         for path in self.files()? {
-            match kept::read_any_record(&path) {
-                Ok(Some(record)) => all.push((Noted(path), record)),
-                Ok(None) | Err(_) => {
+            let is_file = fs::metadata(&path).is_ok_and(|found| found.is_file());
+            let record = if is_file { kept::read_any_record(&path)? } else { None };
+            match record {
+                Some(record) => all.push((Noted(path), record)),
+                None => {
                     // One that stays is in nobody's way.
                     let removed = fs::remove_file(&path);
                     let (file, is_removed) = (path.display(), removed.is_ok());
@@ -180,6 +186,17 @@ fn is_understood((noted, record): &(Noted, KeptMount)) -> bool {
         tracing::warn!(%file, format, "another release wrote down a mount");
     }
     is_understood
+}
+
+/// Where the mounts are that somebody guards.
+fn places_of(guarded: &[LeftGuard]) -> Vec<MountedAt> {
+    guarded.iter().filter_map(|left| left.guard.record.read().ok()?.at).collect()
+}
+
+/// Whether what was written down has the number and the name of one of these: no two that are there have the same.
+fn is_one_of(at: &MountedAt, others: &[MountedAt]) -> bool {
+    let is_it = |other: &MountedAt| (&other.device, &other.name) == (&at.device, &at.name);
+    !at.device.is_empty() && others.iter().any(is_it)
 }
 
 /// By what a line of the mount table is taken for that of a record.
@@ -302,5 +319,35 @@ mod tests {
         assert!(records.all().unwrap().is_empty());
         assert!(is_written_down(&entry).unwrap());
         assert_eq!(records.files().unwrap(), [records.named("later").0]);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_now_is_neither_dropped_nor_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::of(dir.path());
+        fs::create_dir_all(&records.0).unwrap();
+        fs::create_dir(records.named("directory").0).unwrap();
+        assert!(records.every().unwrap().is_empty(), "what is no file is no record");
+        // Nothing can be read of it at its beginning.
+        let unreadable = records.named("unreadable").0;
+        std::os::unix::fs::symlink("/proc/self/mem", &unreadable).unwrap();
+        assert!(records.every().is_err());
+        assert!(unreadable.symlink_metadata().is_ok());
+    }
+
+    #[test]
+    fn what_a_lost_mount_left_written_down_is_not_taken_for_one_that_got_its_number() {
+        let at = |device: &str, name: &str| MountedAt {
+            dir: b"/mnt".as_slice().into(),
+            device: device.to_owned(),
+            name: name.to_owned(),
+        };
+        let guarded = [at("0:57", "index"), at("", "other")];
+        let elsewhere = MountedAt { dir: b"/other".as_slice().into(), ..at("0:57", "index") };
+        assert!(is_one_of(&elsewhere, &guarded));
+        assert!(!is_one_of(&at("0:58", "index"), &guarded));
+        assert!(!is_one_of(&at("0:57", "other"), &guarded));
+        // Of one that was never found nobody knows which it is.
+        assert!(!is_one_of(&at("", "other"), &guarded));
     }
 }

@@ -285,6 +285,8 @@ impl Agent {
     /// Takes every mount away, or leaves it to the next agent where there will be one: as there is where this one is
     /// replaced, or failed.
     pub async fn end_mounts(&self, ending: Ending) {
+        // First: what is just being mounted or taken away is listed then, or gone.
+        self.works().end().await;
         let leaves = match self.mounts().holder() {
             _ if ending == Ending::Failed => true,
             None => false,

@@ -32,7 +32,7 @@ use crate::tree::Footprint;
 impl MountTable {
     /// Mounts what is not all here so that the kernel asks before it reads.
     pub(super) async fn mount_lazily(
-        &self,
+        self: &Arc<Self>,
         request: &MountRequest,
         mut options: MountOptions,
         lane: Chosen,
@@ -75,7 +75,7 @@ impl MountTable {
 
     /// Goes on with one that an earlier agent left, and that shows `opened`. Its files are lent already.
     pub(super) async fn resume_lazily(
-        &self,
+        self: &Arc<Self>,
         left: LeftGuard,
         record: KeptMount,
         opened: OpenArtifact,

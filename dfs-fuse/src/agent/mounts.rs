@@ -36,6 +36,7 @@ use super::independent::{Noted, Records};
 use super::kept;
 use super::quota::Quotas;
 use super::traces::{Beginning, Traces};
+use super::works::Works;
 use crate::core::{AllReads, Seen};
 use crate::holder::Holder;
 use crate::mount::{
@@ -147,12 +148,19 @@ pub struct MountTable {
     follows: Arc<FollowCounts>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
+    /// What takes a mount away or makes one runs to its end.
+    works: Works,
 }
 
 impl MountTable {
     /// A table whose mounts are kept so when this process dies, and whose profiles lie in its data directory and go to
     /// the swarm.
-    pub fn new(custody: Option<Custody>, facts: &AgentFacts, host: &Host) -> Self {
+    pub(super) fn new(
+        custody: Option<Custody>,
+        facts: &AgentFacts,
+        host: &Host,
+        works: Works,
+    ) -> Self {
         let data_dir = &facts.data_dir;
         Self {
             entries: Arc::default(),
@@ -170,6 +178,7 @@ impl MountTable {
             engine: host.engine.clone(),
             follows: Arc::default(),
             watchers: TaskTracker::new(),
+            works,
         }
     }
 
@@ -366,8 +375,12 @@ impl MountTable {
         let count = self.count.clone();
         self.watchers.spawn(async move {
             ended.cancelled().await;
-            entries.lock().retain(|_, entry| !entry.has_ended());
-            detached.lock().retain(|entry| !entry.has_ended());
+            let ended = |_: &PathBuf, entry: &mut Entry| entry.has_ended();
+            let mut gone: Vec<Entry> =
+                entries.lock().extract_if(.., ended).map(|(_, entry)| entry).collect();
+            gone.extend(detached.lock().extract_if(.., |entry| entry.has_ended()));
+            // What was read of it is written down, and its holder told: neither under a lock, nor on a thread of the runtime.
+            let _ = tokio::task::spawn_blocking(move || drop(gone)).await;
             count.send_replace(entries.lock().len() + detached.lock().len());
         });
     }
@@ -376,8 +389,20 @@ impl MountTable {
         self.count.send_replace(self.entries.lock().len() + self.detached.lock().len());
     }
 
-    /// Takes a mount away, if it is the asker's to take; gives how many are left.
+    /// Takes a mount away, if it is the asker's to take; gives how many are left. Whoever asked may leave meanwhile.
     pub async fn unmount(
+        self: &Arc<Self>,
+        dir: &Path,
+        detach: Detach,
+        asker: Asker,
+    ) -> Result<usize, MountTableError> {
+        let (table, dir) = (Arc::clone(self), dir.to_owned());
+        let unmounting = async move { table.unmount_now(&dir, detach, asker).await };
+        self.works.to_the_end(unmounting).await?
+    }
+
+    /// To be run to its end: meanwhile nobody else has the mount.
+    async fn unmount_now(
         &self,
         dir: &Path,
         detach: Detach,
@@ -388,20 +413,19 @@ impl MountTable {
         };
         let unmounting = tokio::task::spawn_blocking(move || {
             let result = entry.mounted.unmount(detach);
-            (entry, result)
+            // One that has ended is let go of here.
+            let left = (!matches!(result, Ok(Unmounted::Ended))).then_some(entry);
+            (left, result)
         });
-        let (entry, result) = unmounting.await.map_err(|_| MountTableError::Stopping)?;
-        match result {
-            Ok(Unmounted::Ended) => {}
-            Ok(Unmounted::StillServed) => {
-                let ended = entry.mounted.ended();
-                self.detached.lock().push(entry);
-                self.recount_after(ended);
-            }
-            Err(error) => {
-                self.entries.lock().insert(dir.to_owned(), entry);
-                return Err(error.into());
-            }
+        let (left, result) = unmounting.await.map_err(|_| MountTableError::Stopping)?;
+        if let Err(error) = result {
+            self.entries.lock().extend(left.map(|entry| (dir.to_owned(), entry)));
+            return Err(error.into());
+        }
+        if let Some(entry) = left {
+            let ended = entry.mounted.ended();
+            self.detached.lock().push(entry);
+            self.recount_after(ended);
         }
         self.recount();
         Ok(self.entries.lock().len())
@@ -428,21 +452,21 @@ impl MountTable {
             let mount = mounted_at(&left)
                 .map_err(|source| UnmountError::Unseen { dir: left.clone(), source })?;
             let mount = mount.filter(MountEntry::shows_ours);
-            let by_kernel = mount.as_ref().is_some_and(MountEntry::is_by_kernel);
-            let is_unserved = || match served(&left, ANSWER_WITHIN) {
-                Served::Live if by_kernel => true,
-                Served::Live => false,
-                Served::Dead => true,
-                Served::Silent => detach == Detach::Lazily,
-            };
-            let Some(mount) = mount.filter(|_| is_unserved()) else {
-                return Err(MountTableError::NotMounted(left));
-            };
+            let Some(mount) = mount else { return Err(MountTableError::NotMounted(left)) };
+            // First: who asks a mount that is silent waits for as long as that is.
             let is_theirs = matches!(asker, Asker::Other(user) if mount.user == Some(user));
             if !is_theirs && !asker.may_undo(Asker::Owner) {
                 return Err(MountTableError::NotYours(left));
             }
-            Ok(unmount(&mount, Detach::Lazily)?)
+            let is_unserved = match served(&left, ANSWER_WITHIN) {
+                Served::Live => mount.is_by_kernel(),
+                Served::Dead => true,
+                Served::Silent => detach == Detach::Lazily,
+            };
+            match is_unserved {
+                true => Ok(unmount(&mount, Detach::Lazily)?),
+                false => Err(MountTableError::NotMounted(left)),
+            }
         });
         clearing.await.map_err(|_| MountTableError::Stopping)??;
         Ok(self.entries.lock().len())

@@ -52,7 +52,7 @@ pub struct Pins {
     records: Records,
     pins: Mutex<BTreeMap<String, Arc<Pin>>>,
     /// Held while pins come and go, and the store's pins with them.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     /// There is a pin that nobody looks after yet.
     news: Notify,
     turns: Semaphore,
@@ -195,7 +195,7 @@ impl Pins {
         let found = records.load(MOST).into_iter();
         let pins = found.filter_map(|(id, record)| Some((id, Pin::again(record)?)));
         let pins: BTreeMap<_, _> = pins.collect();
-        let (changing, news) = (tokio::sync::Mutex::default(), Notify::new());
+        let (changing, news) = (Arc::default(), Notify::new());
         if !pins.is_empty() {
             news.notify_one();
         }
@@ -360,6 +360,21 @@ impl Agent {
         }
     }
 
+    /// Changes which pins there are, one who does at a time: to its end, whoever asked for it may leave meanwhile.
+    async fn change_pins<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Self) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let alone = Arc::clone(&self.pins().changing).lock_owned().await;
+        let agent = self.clone();
+        let changing = async move {
+            let changed = agent.with_pins(change).await;
+            drop(alone);
+            changed
+        };
+        self.works().to_the_end(changing).await?
+    }
+
     async fn with_pins<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, CallError> + Send + 'static,
@@ -371,8 +386,7 @@ impl Agent {
 
     /// Keeps what lies at `path`, and has what is missing fetched; whether that is news.
     pub(super) async fn pin(&self, meant: Meant) -> Result<(PinnedTree, bool), CallError> {
-        let _alone = self.pins().changing.lock().await;
-        self.with_pins(move |agent| agent.pins().begin(agent, meant)).await
+        self.change_pins(move |agent| agent.pins().begin(agent, meant)).await
     }
 
     /// Lets go of the pins that `is_meant` says.
@@ -380,8 +394,7 @@ impl Agent {
         &self,
         is_meant: impl Fn(&str, &ShownMount) -> bool + Send + 'static,
     ) -> Result<Vec<PinnedTree>, CallError> {
-        let _alone = self.pins().changing.lock().await;
-        let lifted = self.with_pins(move |agent| {
+        let lifted = self.change_pins(move |agent| {
             let (pins, engine) = (agent.pins(), &agent.host().engine);
             let mut lifted = Vec::new();
             for (id, pin) in pins.all() {
@@ -423,8 +436,7 @@ impl Agent {
 
     /// Pins one task by itself: it stays so when the pin of a tree that needs it is lifted.
     pub(super) async fn pin_alone(&self, task: TaskId) -> Result<PinChange, CallError> {
-        let _alone = self.pins().changing.lock().await;
-        let pinned = self.with_pins(move |agent| {
+        let pinned = self.change_pins(move |agent| {
             let change = agent.host().engine.store().pin(task)?;
             if change == PinChange::Absent {
                 return Ok(change);
@@ -437,11 +449,13 @@ impl Agent {
 
     /// Lets go of one task, which no pin of a tree may need.
     pub(super) async fn unpin_alone(&self, task: TaskId) -> Result<PinChange, CallError> {
-        let _alone = self.pins().changing.lock().await;
-        if let Some(keeper) = self.pins().keeper_of(&task) {
-            return Err(CallError::KeptForPin { task, keeper });
-        }
-        self.with_pins(move |agent| Ok(agent.host().engine.store().unpin(task)?)).await
+        let unpinned = self.change_pins(move |agent| {
+            if let Some(keeper) = agent.pins().keeper_of(&task) {
+                return Err(CallError::KeptForPin { task, keeper });
+            }
+            Ok(agent.host().engine.store().unpin(task)?)
+        });
+        unpinned.await
     }
 }
 

@@ -206,15 +206,22 @@ impl Core {
         };
         let content = &inode.snapshot.content;
         let whole = ByteRange::new(0, content.length(space).unwrap_or(0));
-        let (fetch, stopping) =
-            (content.fetch(space, whole, Priority::Demand), self.stopping.clone());
-        self.tracker.spawn_on(
-            async move {
+        // Once at a time, however often it is opened.
+        if self.mending.lock().insert(inode.key()) {
+            let (fetch, key) = (content.fetch(space, whole, Priority::Demand), inode.key());
+            let (stopping, deadline) = (self.stopping.clone(), self.options.deadline);
+            let mending = Arc::clone(&self.mending);
+            let mend = async move {
                 // Who opens it next sees how it went.
-                let _ = stopping.run_until_cancelled(fetch).await;
-            },
-            &self.runtime,
-        );
+                tokio::select! {
+                    _ = fetch => {}
+                    () = at_work_for(deadline) => {}
+                    () = stopping.cancelled() => {}
+                }
+                mending.lock().remove(&key);
+            };
+            self.tracker.spawn_on(mend, &self.runtime);
+        }
         self.failed(&inode, whole, error.into())
     }
 

@@ -43,8 +43,8 @@ pub(super) struct Gate {
     /// Those of them that the agent does not know of, in the order they came.
     untold: VecDeque<RawFd>,
     served: Served,
-    /// When one had waited too long.
-    failed: Option<Instant>,
+    /// Those that had waited too long, a moment ago.
+    failed: Vec<(Wanted, Instant)>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Gate {
     /// None yet, and no agent.
     pub(super) fn new(now: Instant) -> Self {
         let (waiting, untold) = (BTreeMap::new(), VecDeque::new());
-        Self { waiting, untold, served: Served::Nobody(now), failed: None }
+        Self { waiting, untold, served: Served::Nobody(now), failed: Vec::new() }
     }
 
     /// How many wait.
@@ -72,7 +72,8 @@ impl Gate {
 
     /// An agent is there that knows of none.
     pub(super) fn came(&mut self) {
-        (self.served, self.failed) = (Served::Agent, None);
+        self.served = Served::Agent;
+        self.failed.clear();
         let mut all: Vec<_> = self.waiting.iter().collect();
         all.sort_by_key(|(_, waiting)| waiting.since);
         self.untold = all.into_iter().map(|(number, _)| *number).collect();
@@ -95,7 +96,8 @@ impl Gate {
 
     /// A read has come, by its number.
     pub(super) fn asked(&mut self, number: RawFd, wanted: Wanted, now: Instant) -> Verdict {
-        let echoes = self.failed.is_some_and(|failed| now.duration_since(failed) < ECHO);
+        self.failed.retain(|(_, at)| now.duration_since(*at) < ECHO);
+        let echoes = self.failed.iter().any(|(failed, _)| overlap(failed, &wanted));
         match self.served {
             // Somebody is about to cut the file, say: no byte is shown.
             _ if wanted.count == 0 => Verdict::Passes,
@@ -131,12 +133,13 @@ impl Gate {
         let Served::Nobody(gone) = self.served else { return Vec::new() };
         let is_overdue = |waiting: &Waiting| waiting.since.max(gone) + PATIENCE <= now;
         let overdue = self.waiting.iter().filter(|(_, waiting)| is_overdue(waiting));
-        let overdue: Vec<_> = overdue.map(|(number, _)| *number).collect();
-        for number in &overdue {
+        let overdue: Vec<_> = overdue.map(|(number, one)| (*number, one.wanted)).collect();
+        self.failed.retain(|(_, at)| now.duration_since(*at) < ECHO);
+        for (number, wanted) in &overdue {
             self.answered(*number);
-            self.failed = Some(now);
+            self.failed.push((*wanted, now));
         }
-        overdue
+        overdue.into_iter().map(|(number, _)| number).collect()
     }
 
     /// When the next will have.
@@ -145,6 +148,12 @@ impl Gate {
         let first = self.waiting.values().map(|waiting| waiting.since.max(gone)).min()?;
         Some(first + PATIENCE)
     }
+}
+
+/// Whether two reads want some of the same bytes.
+fn overlap(one: &Wanted, other: &Wanted) -> bool {
+    let end = |wanted: &Wanted| wanted.offset.saturating_add(wanted.count);
+    one.file == other.file && one.offset < end(other) && other.offset < end(one)
 }
 
 #[cfg(test)]
@@ -198,6 +207,9 @@ mod tests {
         assert_eq!(gate.overdue(later + PATIENCE), [3]);
         // The kernel tries again at once, and is told so at once; later it waits anew.
         let again = later + PATIENCE + ECHO / 2;
+        let elsewhere = Wanted { offset: 1 << 20, ..wanted(8) };
+        assert_eq!(gate.asked(8, elsewhere, again), Verdict::Waits, "that has not waited");
+        assert_eq!(gate.asked(9, Wanted { file: 1, ..wanted(9) }, again), Verdict::Waits);
         assert_eq!(gate.asked(3, wanted(3), again), Verdict::Fails);
         assert_eq!(gate.asked(3, wanted(3), again + ECHO), Verdict::Waits);
         assert_eq!(gate.overdue(later + PATIENCE * 3 / 2), [4]);
@@ -244,14 +256,14 @@ mod tests {
 
     #[test]
     fn whatever_happens_a_read_is_let_through_only_at_an_agents_word() {
-        // Every order of six happenings: who waits is told of, or has failed, and never neither.
-        for mut order in 0..6_u32.pow(6) {
+        // Every order of six happenings: who waits is told of, was answered or has failed, and never neither.
+        for mut order in 0..7_u32.pow(6) {
             let begun = Instant::now();
             let (mut gate, mut now) = (Gate::new(begun), begun);
             let (mut waiting, mut next) = (std::collections::BTreeSet::new(), 0);
             for _ in 0..6 {
                 now += PATIENCE / 3;
-                match order % 6 {
+                match order % 7 {
                     0 => gate.came(),
                     1 => gate.went(now),
                     2 => {
@@ -261,7 +273,13 @@ mod tests {
                         }
                     }
                     3 => drop(told(&mut gate)),
-                    4 => gate.overdue(now).iter().for_each(|number| {
+                    // Whom the agent has spoken of is let through, once, and nobody else.
+                    4 => {
+                        let spoken = waiting.pop_first().unwrap_or(next + 1);
+                        assert_eq!(gate.answered(spoken), spoken <= next);
+                        assert!(!gate.answered(spoken));
+                    }
+                    5 => gate.overdue(now).iter().for_each(|number| {
                         assert!(waiting.remove(number));
                     }),
                     _ if waiting.len() > 2 => gate.close().iter().for_each(|number| {
@@ -269,12 +287,13 @@ mod tests {
                     }),
                     _ => {}
                 }
-                order /= 6;
+                order /= 7;
                 assert_eq!(gate.len(), waiting.len());
             }
             gate.came();
             let told = told(&mut gate);
             assert!(waiting.iter().all(|number| told.contains(number)));
+            assert_eq!(told.len(), waiting.len());
         }
     }
 }

@@ -20,6 +20,9 @@ use crate::fanotify::{Answer, Event};
 /// Reads that are taken from the kernel at a time, at most: the others wait in its own queue. Each takes a descriptor.
 const TAKEN: usize = 1024;
 
+/// How often the kernel is asked for reads until others have their turn: there is no end to those that fail and are tried again.
+const ROUNDS: usize = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Guarded {
@@ -132,7 +135,10 @@ impl Guarded {
     }
 
     fn take(&mut self, now: Instant) {
-        while self.gate.len() < TAKEN {
+        for _ in 0..ROUNDS {
+            if self.gate.len() >= TAKEN {
+                return;
+            }
             match self.guard.group.take() {
                 Ok(events) if events.is_empty() => return,
                 Ok(events) => events.into_iter().for_each(|event| self.ask(event, now)),

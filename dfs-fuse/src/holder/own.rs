@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 
 use super::packet::{self, FromAgent, FromHolder, Then};
 use super::peer::peer_of;
-use super::process::{NAME, connection_to, listen_at};
+use super::process::{ANSWERED, NAME, PATIENT, connection_to, listen_at, patient};
 use super::{Guard, Holder, Kept, Left, LeftGuard, Record};
 
 /// Until a holder of the machine that is gone is looked for again.
@@ -114,6 +114,7 @@ impl Own {
             let why = format!("the holder belongs to uid {}", owner.as_raw());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
+        patient(&socket, ANSWERED)?;
         let hello = FromAgent::Hello { pid: std::process::id(), agent: self.agent.clone() };
         packet::send(&socket, &hello, &[])?;
         let mut all = Left::default();
@@ -270,8 +271,12 @@ impl Holder for Own {
             self.connected(&mut state)?;
         }
         state.is_over = true;
-        match state.connection {
-            Some(_) => state.say(&FromAgent::Farewell { then }, &[]),
+        match &state.connection {
+            Some(connection) => {
+                // A process that ends has no more time.
+                patient(&connection.socket, PATIENT)?;
+                state.say(&FromAgent::Farewell { then }, &[])
+            }
             None => Ok(()),
         }
     }

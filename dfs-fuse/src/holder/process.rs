@@ -3,8 +3,8 @@
 //! It reads no request of the kernel but those for bytes of guarded mounts ([`super::guarded`]), and until it gives a mount
 //! up nothing of what is written down of it, so that there is little it could die of. While an agent is connected it
 //! sleeps otherwise. When the agent is gone it starts it again, if it was told
-//! how; when nobody comes in time it takes the mounts away, so that nobody waits for ever. Where it dies itself, its
-//! agent starts another.
+//! how; when nobody comes in time, or who came is not ready in time, it takes the mounts away, so that nobody waits for
+//! ever. Where it dies itself its agent starts another, which keeps what is not guarded; guarded mounts end with it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
     sockopt,
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::address::Address;
@@ -39,8 +39,12 @@ use super::supervision::{Due, Starter, Supervision};
 use super::{Guard, Kept, Record, is_gone};
 use crate::mount;
 
-/// How long the other end may take to read what it is told, or to answer.
-const PATIENT: Duration = Duration::from_secs(5);
+/// How long whoever is told something may take to read it: meanwhile nobody else is heard.
+pub(super) const PATIENT: Duration = Duration::from_secs(5);
+
+/// How long an agent waits for an answer: what the holder may wait for itself is over long before, since an agent that hangs up
+/// has every guarded mount taken away.
+pub(super) const ANSWERED: Duration = Duration::from_secs(30);
 
 /// Connections at a time that have not said who they are.
 const NEWCOMERS: usize = 16;
@@ -168,14 +172,14 @@ pub(super) fn connection_to(path: &Path) -> io::Result<OwnedFd> {
 fn new_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    patient(&socket)?;
+    patient(&socket, PATIENT)?;
     Ok(socket)
 }
 
-/// Nothing on it waits for ever.
-pub(super) fn patient(socket: &OwnedFd) -> io::Result<()> {
+/// Nothing on it waits longer.
+pub(super) fn patient(socket: &OwnedFd, most: Duration) -> io::Result<()> {
     for side in [sockopt::Timeout::Send, sockopt::Timeout::Recv] {
-        sockopt::set_socket_timeout(socket, side, Some(PATIENT))?;
+        sockopt::set_socket_timeout(socket, side, Some(most))?;
     }
     Ok(())
 }
@@ -332,9 +336,13 @@ impl Holder {
 
     fn wait(&mut self) -> io::Result<Happened> {
         let mut due = self.until;
-        if self.agent.is_none() && self.is_waiting() {
+        if self.is_waiting() {
             match self.supervision.due(Instant::now()) {
                 Due::Nothing(until) => due = until,
+                Due::Hangs => {
+                    self.end_agent();
+                    due = Some(Instant::now());
+                }
                 // Once the last one has ended.
                 Due::Start if self.process.is_some() => due = self.supervision.end(),
                 Due::Start => {
@@ -395,7 +403,7 @@ impl Holder {
         let own = rustix::process::geteuid();
         let user = peer_of(&socket).map(|peer| peer.user);
         let is_known = user.is_ok_and(|user| user == own || user.is_root());
-        if is_known && patient(&socket).is_ok() {
+        if is_known && patient(&socket, PATIENT).is_ok() {
             if self.newcomers.len() >= NEWCOMERS {
                 // Whoever has something to say has said it by now.
                 self.newcomers.remove(0);
@@ -476,11 +484,15 @@ impl Holder {
             }
             FromAgent::Guard { name } => {
                 match guard(&mut self.guarded, name.clone(), descriptors) {
-                    Ok(end) => {
+                    // Before anything of it is shown.
+                    Ok(end) if self.double(&name) => {
                         line = Some(end);
-                        // Before anything of it is shown.
-                        self.double(&name);
                         FromHolder::Guarding
+                    }
+                    Ok(_) => {
+                        self.guarded.remove(&name);
+                        let why = "there is nobody for a second hold on it".to_owned();
+                        FromHolder::Refused { why }
                     }
                     Err(error) => FromHolder::Refused { why: error.to_string() },
                 }
@@ -508,12 +520,27 @@ impl Holder {
         }
     }
 
-    /// Has somebody else have a hold on a mount that is guarded from now on.
-    fn double(&mut self, name: &str) {
+    /// Has somebody else have a hold on a mount that is guarded from now on; whether there is somebody.
+    fn double(&mut self, name: &str) -> bool {
         let now = Instant::now();
         let new = self.guarded.get(name).map(Guarded::guard);
         new.into_iter().for_each(|guard| self.second.have(guard, now));
+        self.second.need_not_wait();
         self.second.look_after(self.guarded.values().map(Guarded::guard), now);
+        self.second.is_there()
+    }
+
+    /// Ends an agent that came and does not go on with the mounts.
+    fn end_agent(&mut self) {
+        tracing::error!(
+            mounts = self.kept.len() + self.guarded.len(),
+            "the agent is not ready in time"
+        );
+        if let Some(process) = &self.process {
+            // One that is gone by now is ended, too.
+            let _ = pidfd_send_signal(&process.handle, Signal::KILL);
+        }
+        self.lose_agent();
     }
 
     fn lose_agent(&mut self) {

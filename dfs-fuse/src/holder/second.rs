@@ -27,6 +27,9 @@ const WORD: &str = "second-holder";
 /// Until another one is started after one that died.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long it may take to make room for what it is told; it has nothing else to do. Meanwhile nobody else is heard.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// What a holder says to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
@@ -92,6 +95,8 @@ pub(super) struct Second {
     running: Option<(OwnedFd, Child)>,
     /// Before then no other one is started.
     not_before: Option<Instant>,
+    /// Those that are to end: nobody waits for that.
+    ending: Vec<Child>,
 }
 
 impl Second {
@@ -114,6 +119,7 @@ impl Second {
         if self.running.as_ref().is_some_and(|(socket, _)| is_closed(socket)) {
             self.lose(now);
         }
+        self.ending.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
         let mut guarded = guarded.peekable();
         if self.running.is_some()
             || guarded.peek().is_none()
@@ -129,6 +135,16 @@ impl Second {
             }
             Err(error) => tracing::error!(%error, "there is no second hold on what is guarded"),
         }
+    }
+
+    /// Whether there is one that has all it was told to have.
+    pub(super) fn is_there(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The next one may be started at once.
+    pub(super) fn need_not_wait(&mut self) {
+        self.not_before = None;
     }
 
     /// Has it have one more.
@@ -152,11 +168,11 @@ impl Second {
 
     fn lose(&mut self, now: Instant) {
         let Some((socket, mut child)) = self.running.take() else { return };
-        drop(socket);
-        // One that does not read what it is told is no use either.
+        // One that does not read what it is told is no use either. First: it would take the other end's for the holder's.
         let _ = child.kill();
-        let ended = child.wait();
-        tracing::warn!(?ended, "the second hold on what is guarded is gone");
+        drop(socket);
+        self.ending.push(child);
+        tracing::warn!("the second hold on what is guarded is gone");
         self.not_before.get_or_insert(now);
     }
 }
@@ -173,7 +189,7 @@ impl Drop for Second {
 fn start() -> io::Result<(OwnedFd, Child)> {
     let flags = SocketFlags::CLOEXEC;
     let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    super::process::patient(&own)?;
+    super::process::patient(&own, PROMPT)?;
     // This one, whatever lies where it lay by now.
     let mut command = Command::new("/proc/self/exe");
     Ok((own, command.arg0(NAME).arg(WORD).stdin(other).spawn()?))
@@ -187,7 +203,31 @@ fn is_closed(socket: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{PidfdFlags, pidfd_open};
+
     use super::*;
+
+    #[test]
+    fn one_that_does_not_read_is_killed_before_it_can_take_its_holder_for_gone_and_nobody_waits_for_it()
+     {
+        let flags = SocketFlags::CLOEXEC;
+        let (own, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        super::super::process::patient(&own, Duration::from_millis(1)).unwrap();
+        let child = Command::new("sleep").arg("600").stdin(other).spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let running = Some((own, child));
+        let mut second = Second { running, not_before: None, ending: Vec::new() };
+        let now = Instant::now();
+        while second.is_there() {
+            second.let_go("mount", now);
+        }
+        poll(&mut [PollFd::new(&handle, PollFlags::IN)], None).unwrap();
+        assert_eq!(second.ending.len(), 1, "it was not waited for");
+        second.look_after(std::iter::empty(), now);
+        assert!(second.ending.is_empty() && second.due().is_some());
+    }
 
     #[test]
     fn nothing_is_taken_for_lost_because_of_a_holder_that_is_not_understood() {

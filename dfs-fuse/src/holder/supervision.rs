@@ -31,6 +31,8 @@ pub(super) enum Due {
     Start,
     /// Nobody has come for too long: who waits is to be told.
     GiveUp,
+    /// Somebody has, and does not go on with the mounts.
+    Hangs,
 }
 
 /// See the module.
@@ -111,8 +113,11 @@ impl Supervision {
 
     /// What is due.
     pub(super) fn due(&mut self, now: Instant) -> Due {
-        let Some(gone) = self.gone.filter(|_| !self.is_there) else { return Due::Nothing(None) };
+        let Some(gone) = self.gone else { return Due::Nothing(None) };
         let end = gone + self.patience;
+        if self.is_there {
+            return if now >= end { Due::Hangs } else { Due::Nothing(Some(end)) };
+        }
         if now >= end || self.is_over {
             self.asked = false;
             return Due::GiveUp;
@@ -179,11 +184,26 @@ mod tests {
                     supervision.started();
                     supervision.started_in_vain(now);
                 }
-                Due::GiveUp => break,
+                Due::GiveUp | Due::Hangs => break,
             }
         }
         assert_eq!(now, began + PATIENCE);
         assert!((20..50).contains(&starts), "{starts}");
+    }
+
+    #[test]
+    fn an_agent_that_comes_and_does_not_go_on_with_the_mounts_is_not_waited_for_for_ever() {
+        let (mut supervision, began) = supervised(Starter::Others);
+        supervision.went(None, began);
+        supervision.came();
+        assert_eq!(supervision.due(began), Due::Nothing(Some(began + PATIENCE)));
+        assert_eq!(supervision.due(began + PATIENCE), Due::Hangs);
+        // Once it is ended nobody else is waited for.
+        supervision.went(None, began + PATIENCE);
+        assert_eq!(supervision.due(began + PATIENCE), Due::GiveUp);
+        supervision.came();
+        supervision.ready();
+        assert_eq!(supervision.due(began + 2 * PATIENCE), Due::Nothing(None));
     }
 
     #[test]
@@ -200,7 +220,7 @@ mod tests {
                     supervision.came();
                     supervision.went(None, now);
                 }
-                Due::GiveUp => break,
+                Due::GiveUp | Due::Hangs => break,
             }
         }
         assert_eq!(now, began + PATIENCE);

@@ -131,28 +131,30 @@ fn is_stopped_for_good() -> Option<bool> {
     of_unit.next().map(|done| done == "stop")
 }
 
-/// The descriptors that systemd gave this process.
+/// The descriptors that systemd gave this process, in their order: one that is not open has its place, and its name.
 #[allow(unsafe_code)]
-fn given(count: RawFd) -> Vec<OwnedFd> {
-    let open = (FIRST..FIRST.saturating_add(count.clamp(0, 1 << 16))).filter(|number| {
+fn given(count: RawFd) -> Vec<Option<OwnedFd>> {
+    let numbers = FIRST..FIRST.saturating_add(count.clamp(0, 1 << 16));
+    let owned = numbers.map(|number| {
         // One that is not open has no such entry: nothing is taken at its word.
-        std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok()
+        std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).ok()?;
+        // SAFETY: it is open, systemd gave it to this process (LISTEN_PID), and nobody else here asks for it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        // They come without it, and are nothing for programs that this one starts.
+        rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC).ok()?;
+        Some(descriptor)
     });
-    // SAFETY: they are open, systemd gave them to this process (LISTEN_PID), and nobody else here asks for them.
-    let owned = open.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
-    // They come without it, and are nothing for programs that this one starts.
-    let closing = owned.filter(|descriptor| {
-        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC).is_ok()
-    });
-    closing.collect()
+    owned.collect()
 }
 
 /// What belongs together by its name: a device and a record.
-fn paired(names: &str, descriptors: Vec<OwnedFd>) -> Vec<Kept> {
+fn paired(names: &str, descriptors: Vec<Option<OwnedFd>>) -> Vec<Kept> {
     let mut devices = Vec::new();
     let mut records = Vec::new();
     for (name, descriptor) in names.split(':').zip(descriptors) {
-        let Some(name) = name.strip_prefix(PREFIX) else { continue };
+        let (Some(name), Some(descriptor)) = (name.strip_prefix(PREFIX), descriptor) else {
+            continue;
+        };
         let file = File::from(descriptor);
         match file.metadata() {
             Ok(facts) if facts.file_type().is_char_device() => devices.push((name, file.into())),
@@ -188,10 +190,12 @@ mod tests {
 
     #[test]
     fn what_was_left_is_paired_by_its_name() {
-        let fd = |record: &Record| record.as_fd().try_clone_to_owned().unwrap();
+        let fd = |record: &Record| Some(record.as_fd().try_clone_to_owned().unwrap());
         let (a, b, alone) = (record(1), record(2), record(3));
-        let descriptors = vec![fd(&b), device(), device(), fd(&a), fd(&alone), device()];
-        let names = "mount-b:mount-a:mount-b:mount-a:mount-alone:stored";
+        let device = || Some(device());
+        // One of them is closed.
+        let descriptors = vec![fd(&b), device(), None, device(), fd(&a), fd(&alone), device()];
+        let names = "mount-b:mount-a:mount-c:mount-b:mount-a:mount-alone:stored";
         let mut kept = paired(names, descriptors);
         kept.sort_by(|one, other| one.name.cmp(&other.name));
         let told: Vec<_> =

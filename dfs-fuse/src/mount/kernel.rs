@@ -15,15 +15,17 @@ use std::time::Duration;
 use dfs_proto::node::MountedAt;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::lazily::by_descriptor;
 use super::mounted::Serving;
 use super::table::{self, MountEntry, Table};
-use super::{MountError, MountOptions, Mounted, Privileges, Programs, Survival, keeping};
+use super::{
+    MountError, MountOptions, Mounted, Privileges, Programs, Survival, keeping, take_away,
+};
 use crate::content::Content;
 use crate::fanotify::end_of;
 
@@ -57,13 +59,12 @@ pub fn by_kernel(
     move_mount(&mount, "", rustix::fs::CWD, point.target(), flags)
         .map_err(|error| refused(error.into()))?;
     let found = found(&mut table, &planned).and_then(|entry| {
-        let mounted = mounted(entry.clone(), Some(used))?;
-        // Dropped where this fails, which takes it away.
-        note(&keeping::at(&entry)).map(|()| mounted)
+        note(&keeping::at(&entry))?;
+        mounted(entry, Some(used))
     });
     found.map_err(|source| {
-        // Best effort: the error that matters is the first.
-        let _ = unmount(&point.dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        // Best effort: the error that matters is the first. Nothing goes that lies below it or over it.
+        take_away(&keeping::at(&planned));
         refused(source)
     })
 }

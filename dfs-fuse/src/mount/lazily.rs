@@ -17,7 +17,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dfs_model::ByteRange;
@@ -61,7 +64,7 @@ pub type LetsGo = dyn Fn(&[File]) + Send + Sync;
 
 /// What such a mount needs of its agent.
 pub struct Ties {
-    /// Whether every byte that is shown of a space is here, and in no doubt. May look at all of it.
+    /// Whether every byte that is shown of a space is here, and in no doubt. May hash all of it.
     pub is_whole: Box<LooksWhole>,
     /// Writes down where it is mounted, for who comes when everybody has died.
     pub note: Box<Notes>,
@@ -240,9 +243,11 @@ fn serve(
     let inodes = guard.group.marked()?;
     let is_marked = |file: &File| Ok(inodes.contains(&file.metadata()?.ino()));
     let marked = guard.contents.iter().map(is_marked).collect::<io::Result<Vec<_>>>()?;
-    let marked = (0..spaces.len()).filter(|at| marked.get(*at).is_some_and(|is| *is)).collect();
+    let marked = (0..spaces.len()).filter(|at| marked.get(*at).is_some_and(|is| *is));
+    let marked = Marked::new(marked.collect());
     let (answers, to_send) = channel();
     let out = line.try_clone()?;
+    let ties = Arc::new(ties);
     let server = Server {
         core: Arc::clone(&core),
         guard,
@@ -295,11 +300,10 @@ struct Server {
     line: OwnedFd,
     /// Which space each of the files is.
     spaces: Vec<u16>,
-    /// Those of the files that the kernel asks about.
-    marked: BTreeSet<usize>,
+    marked: Marked,
     answers: Sender<Answered>,
     kept: Arc<InKeeping>,
-    ties: Ties,
+    ties: Arc<Ties>,
     ended: CancellationToken,
     whole: CancellationToken,
 }
@@ -380,8 +384,8 @@ impl Server {
         if self.core.is_left() {
             return false;
         }
-        unmark(&mut self.marked, &self.guard, &self.spaces, &self.ties);
-        let needs_nobody = self.marked.is_empty() && self.needs_nobody().is_ok();
+        self.marked.unmark(&self.guard, &self.spaces, &self.ties);
+        let needs_nobody = self.marked.files.is_empty() && self.needs_nobody().is_ok();
         if needs_nobody {
             tracing::info!(name = self.guard.name, "all of a mount is here: it needs nobody");
             self.whole.cancel();
@@ -412,7 +416,7 @@ impl Server {
         while failing.goes_on() {
             if looked.elapsed() >= LOOK {
                 // Others may show the same files, all of which are here by now.
-                unmark(marked, guard, spaces, ties);
+                marked.unmark(guard, spaces, ties);
                 looked = Instant::now();
             }
         }
@@ -426,13 +430,52 @@ fn wait_for(descriptor: &OwnedFd) {
     while poll(&mut asked, None).is_err() || asked[0].revents().is_empty() {}
 }
 
-/// Has the kernel not ask any more about the files that are whole.
-fn unmark(marked: &mut BTreeSet<usize>, guard: &Guard, spaces: &[u16], ties: &Ties) {
-    marked.retain(|at| {
-        let is_whole = (ties.is_whole)(spaces[*at]);
-        let unmarked = is_whole && guard.group.unmark(guard.contents[*at].as_fd()).is_ok();
-        !unmarked
-    });
+/// Those of the files that the kernel asks about, and what is known of them.
+struct Marked {
+    files: BTreeSet<usize>,
+    /// The look at them that is under way, on a thread of its own: it may have to hash all of them, and nobody who reads waits
+    /// for that.
+    looking: Option<JoinHandle<Vec<usize>>>,
+    /// Nobody wants to know any more.
+    is_over: Arc<AtomicBool>,
+}
+
+impl Marked {
+    fn new(files: BTreeSet<usize>) -> Self {
+        Self { files, looking: None, is_over: Arc::default() }
+    }
+
+    /// Has the kernel not ask any more about what was found whole since the last time, and has the rest looked at again.
+    fn unmark(&mut self, guard: &Guard, spaces: &[u16], ties: &Arc<Ties>) {
+        if self.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
+            return;
+        }
+        let found = self.looking.take().and_then(|looking| looking.join().ok());
+        for at in found.unwrap_or_default() {
+            if guard.group.unmark(guard.contents[at].as_fd()).is_ok() {
+                self.files.remove(&at);
+            }
+        }
+        if self.files.is_empty() {
+            return;
+        }
+        let left: Vec<_> = self.files.iter().map(|at| (*at, spaces[*at])).collect();
+        let (ties, is_over) = (Arc::clone(ties), Arc::clone(&self.is_over));
+        let look = move || {
+            let is_whole = |space: u16| !is_over.load(Relaxed) && (ties.is_whole)(space);
+            let whole = left.into_iter().filter(|(_, space)| is_whole(*space));
+            whole.map(|(at, _)| at).collect()
+        };
+        let thread = std::thread::Builder::new().name("dfs-look".to_owned());
+        // Where there is no thread for it now there may be one the next time.
+        self.looking = thread.spawn(look).ok();
+    }
+}
+
+impl Drop for Marked {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -449,5 +492,37 @@ mod tests {
         assert!(late.to_string().contains("would not ask"), "{late}");
         // Marked as they are before there is a mount.
         are_marked(&marked(&files).unwrap(), &files).unwrap();
+    }
+
+    #[test]
+    fn who_serves_a_mount_does_not_wait_for_the_look_at_what_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = vec![tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let guard = Guard {
+            name: "mount".to_owned(),
+            group: super::marked(&files).unwrap(),
+            ended: end_of(dir.path()).unwrap(),
+            record: Record::of(&KeptMount::default()).unwrap(),
+            contents: files,
+        };
+        let (let_go, held) = channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let ties = Arc::new(Ties {
+            // Of the second one it takes long to tell.
+            is_whole: Box::new(move |space| space == 0 || held.lock().unwrap().recv().is_ok()),
+            note: Box::new(|_, _| Ok(())),
+            ended: Box::new(|_| {}),
+        });
+        let mut marked = Marked::new(BTreeSet::from([0, 1]));
+        let spaces = [0, 1];
+        // It comes back although nobody can tell yet.
+        (0..3).for_each(|_| marked.unmark(&guard, &spaces, &ties));
+        assert_eq!((marked.files.len(), guard.group.marked().unwrap().len()), (2, 2));
+        let_go.send(()).unwrap();
+        while !marked.files.is_empty() {
+            std::thread::yield_now();
+            marked.unmark(&guard, &spaces, &ties);
+        }
+        assert!(guard.group.marked().unwrap().is_empty());
     }
 }

@@ -7,7 +7,8 @@
 //! Invariant: what tasks take of memory is bounded by a budget, and by what the machine has left.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use dfs_model::ByteSize;
 use parking_lot::Mutex;
-use rustix::fs::{StatVfs, statfs, statvfs};
+use rustix::fs::{FlockOperation, StatVfs, flock, statfs, statvfs};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -123,6 +124,8 @@ const FRESH: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Memory {
     dir: PathBuf,
+    /// Says that somebody works with it, also to who does not see the data directory that it belongs to.
+    _held: File,
     machine: MachineMemory,
     left: Mutex<Option<Left>>,
 }
@@ -154,7 +157,9 @@ impl Memory {
         }
         let real = data_dir.canonicalize().map_err(StoreError::io("look at", data_dir))?;
         note_of(&dir, &real);
-        Ok(Self { dir, machine, left: Mutex::default() })
+        let held = hold(&dir, FlockOperation::NonBlockingLockShared);
+        let held = held.map_err(StoreError::io("lock", &dir))?;
+        Ok(Self { dir, _held: held, machine, left: Mutex::default() })
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -200,6 +205,22 @@ fn place(data_dir: &Path) -> Result<PathBuf, StoreError> {
     made.map_err(StoreError::io("make", &dir))?;
     is_private(&dir)?;
     Ok(dir)
+}
+
+fn hold(dir: &Path, how: FlockOperation) -> io::Result<File> {
+    let held = File::open(dir)?;
+    flock(&held, how)?;
+    Ok(held)
+}
+
+/// Keeps others from working with what lies at a place in memory, until what it gives is dropped; `None` where somebody does,
+/// in whatever container.
+pub fn closed_memory(dir: &Path) -> io::Result<Option<File>> {
+    match hold(dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(held) => Ok(Some(held)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Says in shared memory to which data directory it belongs: nothing else leads from there to it.
@@ -408,6 +429,13 @@ mod tests {
         let dir = tempfile::tempdir_in(SHARED_MEMORY).unwrap();
         let memory = Memory::open(dir.path(), ByteSize(1 << 20)).unwrap();
         assert_eq!(memory.dir(), dir.path().join("memory/store"));
+        assert!(closed_memory(memory.dir()).unwrap().is_none(), "somebody works with it");
+        let place = memory.dir().to_owned();
+        drop(memory);
+        let closed = closed_memory(&place).unwrap();
+        assert!(closed.is_some());
+        // Whoever takes it away is not at it at the same time.
+        assert!(Memory::open(dir.path(), ByteSize(1 << 20)).is_err());
     }
 
     #[test]

@@ -356,7 +356,12 @@ impl StoredTask {
             return Err(self.full());
         }
         let is_written = new == 0 && !unsure;
-        let written = opened.write(groups, (!is_written).then_some(bytes), nodes);
+        #[cfg(test)]
+        opened.interruption.happens();
+        let written = match is_written && opened.write_proof(groups, nodes)? {
+            true => Ok(()),
+            false => opened.write(groups, bytes, nodes),
+        };
         opened.recount(new_bytes);
         written
     }
@@ -558,26 +563,31 @@ impl Opened {
         Ok(())
     }
 
-    /// The bytes, unless they are there already, then what proves them, then the record.
+    /// What proves groups that were here; whether they still are then: what was found bad meanwhile has to be written again.
+    fn write_proof(&self, groups: GroupRange, nodes: &[(Node, Cv)]) -> Result<bool, StoreError> {
+        let written = self.state.write_nodes(nodes.iter().copied());
+        written.map_err(StoreError::write(self.id, &self.path))?;
+        let facts = self.facts.read();
+        let is_here = facts.have.missing_in(groups).next().is_none();
+        Ok(is_here && facts.doubt.present_in(groups).next().is_none())
+    }
+
+    /// The bytes, then what proves them, then the record.
     fn write(
         &self,
         groups: GroupRange,
-        bytes: Option<&[u8]>,
+        bytes: &[u8],
         nodes: &[(Node, Cv)],
     ) -> Result<(), StoreError> {
-        if let Some(bytes) = bytes {
-            #[cfg(test)]
-            self.interruption.happens();
-            let up = self.write_up(groups, bytes, nodes);
-            if up.map_err(StoreError::write(self.id, &self.path))? {
-                return Ok(());
-            }
-            // What is written behind a cut would make zeros of what is gone.
-            let written = self
-                .doubt_if_cut()
-                .and_then(|()| self.content.write_all_at(bytes, groups.first * GROUP_BYTES));
-            written.map_err(StoreError::write(self.id, &self.path.join("content")))?;
+        let up = self.write_up(groups, bytes, nodes);
+        if up.map_err(StoreError::write(self.id, &self.path))? {
+            return Ok(());
         }
+        // What is written behind a cut would make zeros of what is gone.
+        let written = self
+            .doubt_if_cut()
+            .and_then(|()| self.content.write_all_at(bytes, groups.first * GROUP_BYTES));
+        written.map_err(StoreError::write(self.id, &self.path.join("content")))?;
         let recorded =
             self.state.write_nodes(nodes.iter().copied()).and_then(|()| self.record(groups));
         recorded.map_err(StoreError::write(self.id, &self.path))

@@ -782,3 +782,35 @@ fn a_long_content_is_mapped_where_all_of_it_is_here_and_stays_when_it_is_removed
     let doubted = store.task(id(1)).unwrap().unwrap();
     assert!(doubted.mapped().is_none(), "it was kept under another boot");
 }
+
+#[test]
+fn what_is_found_wrong_is_given_to_nobody_while_the_rest_is_looked_at() {
+    let dir = TempDir::new().unwrap();
+    let content = content(4 * GROUP);
+    let (_store, task) = kept(dir.path(), 1, &content);
+    damage(dir.path(), "content", 17);
+    let (seen, told) = std::sync::mpsc::channel();
+    let (first, second) = (task.clone(), task.clone());
+    // When the first group is read again, and then the second.
+    task.interrupt(move || {
+        let looks = first.clone();
+        first.interrupt(move || seen.send(looks.has(GroupRange::new(0, 1))).unwrap());
+    });
+    let check = second.verify(GroupRange::new(0, 4)).unwrap();
+    assert_eq!((check.checked, check.bad), (4, vec![GroupRange::new(0, 1)]));
+    assert!(!told.recv().unwrap());
+}
+
+#[test]
+fn what_turns_out_wrong_while_it_comes_again_is_written_again() {
+    let dir = TempDir::new().unwrap();
+    let content = content(4 * GROUP);
+    let (_store, task) = kept(dir.path(), 1, &content);
+    damage(dir.path(), "content", 17);
+    let judges = task.clone();
+    let all = GroupRange::new(0, 4);
+    task.interrupt(move || assert_eq!(judges.verify(all).unwrap().bad.len(), 1));
+    commit(&task, &content, all).unwrap();
+    assert!(task.read(whole(&content)).unwrap() == content, "the rotten bytes are shown");
+    assert_eq!(task.verify(all).unwrap().bad, []);
+}

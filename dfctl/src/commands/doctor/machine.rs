@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use dfs_fuse::lane::{self, ASKS, EROFS, PASSTHROUGH};
 use dfs_fuse::mount::{MountError, find_helper, open_device, others_allowed};
 use rustix::process::{Resource, geteuid, getrlimit};
 
@@ -20,9 +21,6 @@ use crate::settings::{GivenFlags, Settings};
 const ENOUGH_FILES: u64 = 4_096;
 /// A clock this far behind our own program is wrong.
 const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
-/// Kernels with the lanes beyond FUSE.
-const PASSTHROUGH: (u32, u32) = (6, 9);
-const KERNEL: (u32, u32) = (6, 14);
 
 /// All checks of this file.
 pub(super) async fn look(context: &Context) -> Result<Vec<Finding>, CliError> {
@@ -119,10 +117,10 @@ fn helper() -> Finding {
 }
 
 fn kernel(release: &str) -> Finding {
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let version = lane::version_of(release);
     let lanes = match version {
-        version if version >= KERNEL => "fuse, passthrough, kernel",
+        version if version >= ASKS => "fuse, passthrough, kernel",
+        version if version >= EROFS => "fuse, passthrough, kernel of what is all here",
         version if version >= PASSTHROUGH => "fuse, passthrough",
         _ => "fuse",
     };

@@ -19,8 +19,15 @@ const DIRECTORY: u32 = 0o700;
 const FILE: u32 = 0o600;
 
 /// Where in a data directory an agent keeps things, and how deep they lie there.
-const KEPT: [(&str, usize); 6] =
-    [("tasks", 3), ("trash", 3), ("pins", 1), ("mounts", 1), ("profiles", 1), ("solo", 0)];
+const KEPT: [(&str, usize); 7] = [
+    ("tasks", 3),
+    ("trash", 3),
+    ("pins", 1),
+    ("mounts", 1),
+    ("artifacts", 1),
+    ("profiles", 1),
+    ("solo", 0),
+];
 
 /// Looks at the store in `dir`, if there is one. Blocks.
 pub(super) fn look(dir: &Path) -> Vec<Finding> {

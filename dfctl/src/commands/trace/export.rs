@@ -1,5 +1,7 @@
 //! `dfctl trace export`.
 
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Whose, told};
@@ -8,6 +10,7 @@ use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::quoted_path;
+use crate::part::draft_name;
 
 /// Write what is known of the readers of a mount to a file
 ///
@@ -42,15 +45,78 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         context.output.bytes(&profile.file)?;
         return Ok(Outcome::Done);
     }
-    std::fs::write(&args.output, &profile.file).map_err(|error| {
+    let (output, file) = (args.output.clone(), profile.file.clone());
+    let writing = tokio::task::spawn_blocking(move || put(&output, &file));
+    let written = answer(context, writing).await?;
+    written.unwrap_or_else(|error| Err(error.into())).map_err(|error| {
         let what = format!("cannot write {}", quoted_path(&args.output));
         let code = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => &codes::OUTPUT_DENIED,
-            std::io::ErrorKind::StorageFull => &codes::NO_SPACE,
+            io::ErrorKind::PermissionDenied => &codes::OUTPUT_DENIED,
+            io::ErrorKind::StorageFull => &codes::NO_SPACE,
             _ => &codes::OUTPUT_FAILED,
         };
         CliError::new(code, what).caused_by(&error)
     })?;
     context.output.report("trace", &profile, || told("exported", &profile))?;
     Ok(Outcome::Done)
+}
+
+/// Puts a file in place of the one before, whole or not at all. What is no file, such as a pipe, is written to.
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let there = fs::metadata(path).ok();
+    if there.as_ref().is_some_and(|there| !there.is_file()) {
+        return fs::write(path, bytes);
+    }
+    // What a link leads to.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let draft = path.with_file_name(draft_name(path.file_name().unwrap_or_default()));
+    let mut file = File::create_new(&draft)?;
+    let permitted = there.map_or(Ok(()), |there| file.set_permissions(there.permissions()));
+    let written = permitted.and_then(|()| file.write_all(bytes));
+    let put = written.and_then(|()| fs::rename(&draft, path));
+    if put.is_err() {
+        // Best effort: the error that matters is the first.
+        let _ = fs::remove_file(&draft);
+    }
+    put
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_profile_is_replaced_as_a_whole_where_a_link_leads_and_keeps_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("profile"), dir.path().join("link"));
+        put(&path, b"old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink(&path, &link).unwrap();
+        put(&link, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_leaves_the_one_before_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("profile");
+        put(&path, b"old").unwrap();
+        fs::create_dir(dir.path().join(draft_name("profile".as_ref()))).unwrap();
+        assert!(put(&path, b"new").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to() {
+        assert_eq!(
+            put(Path::new("/dev/full"), b"x").unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
+        put(Path::new("/dev/null"), b"x").unwrap();
+    }
 }

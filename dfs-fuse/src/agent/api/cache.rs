@@ -176,13 +176,18 @@ impl Verifying {
         Some((event, goes_on))
     }
 
+    /// To its end: what is found damaged is told to mounts and mended, also where nobody waits for that any more.
     async fn one(&self, id: TaskId) -> Result<VerifyCacheEvent, CallError> {
-        let store = Arc::clone(self.agent.host().engine.store());
-        let reports = blocking(move || store.verify(Some(id))).await?;
-        let bad: Vec<_> = reports.iter().flat_map(|report| &report.bad).copied().collect();
+        let agent = self.agent.clone();
         let repair = if self.repair { Repair::Always } else { Repair::WhereNobodyAsks };
-        let mended = self.agent.mend(id, &bad, repair).await;
-        Ok(event(&id, &reports, mended))
+        let verifying = async move {
+            let store = Arc::clone(agent.host().engine.store());
+            let reports = blocking(move || store.verify(Some(id))).await?;
+            let bad: Vec<_> = reports.iter().flat_map(|report| &report.bad).copied().collect();
+            let mended = agent.mend(id, &bad, repair).await;
+            Ok(event(&id, &reports, mended))
+        };
+        self.agent.works().to_the_end(verifying).await?
     }
 }
 

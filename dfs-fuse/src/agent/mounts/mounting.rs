@@ -102,7 +102,10 @@ pub(in crate::agent) struct Begun {
 
 impl MountTable {
     /// Mounts. Blocks while the kernel does.
-    pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
+    pub async fn mount(
+        self: &Arc<Self>,
+        request: MountRequest,
+    ) -> Result<PathBuf, MountTableError> {
         let content = self.content(&request.opened, request.cache_quota)?;
         let mut options = request.options();
         options.keeping = self.keeping(kept::shown(&request.what()));
@@ -145,12 +148,23 @@ impl MountTable {
     }
 
     /// Mounts by `how`, which blocks and is given what is shown, its content and who watches its reads; and has it listed
-    /// until it ends.
+    /// until it ends. Whoever asked for it may leave meanwhile: it is mounted all the same, and listed.
     pub(in crate::agent) async fn begin<How>(
-        &self,
+        self: &Arc<Self>,
         course: Course,
         how: How,
     ) -> Result<PathBuf, MountTableError>
+    where
+        How: FnOnce(&What, Arc<SpaceContent>, Arc<Recorder>) -> Result<Begun, MountTableError>,
+        How: Send + 'static,
+    {
+        let table = Arc::clone(self);
+        let beginning = Box::pin(async move { table.begin_now(course, how).await });
+        self.works.to_the_end(beginning).await?
+    }
+
+    /// To be run to its end: meanwhile nobody else knows of the mount.
+    async fn begin_now<How>(&self, course: Course, how: How) -> Result<PathBuf, MountTableError>
     where
         How: FnOnce(&What, Arc<SpaceContent>, Arc<Recorder>) -> Result<Begun, MountTableError>,
         How: Send + 'static,
@@ -201,7 +215,7 @@ impl MountTable {
 
     /// Mounts what is all here without the agent.
     async fn mount_whole(
-        &self,
+        self: &Arc<Self>,
         request: &MountRequest,
         options: &MountOptions,
         lane: Chosen,
@@ -222,7 +236,7 @@ impl MountTable {
 
     /// Takes up a mount that the kernel serves since an earlier agent, and that shows `opened`.
     pub(in crate::agent) async fn adopt(
-        &self,
+        self: &Arc<Self>,
         entry: MountEntry,
         noted: Noted,
         shown: &ShownMount,
@@ -243,7 +257,7 @@ impl MountTable {
 
     /// Goes on with a mount that an earlier agent left, and that shows `opened`.
     pub(in crate::agent) async fn resume(
-        &self,
+        self: &Arc<Self>,
         left: Kept,
         record: KeptMount,
         (generation, opened): (Generation, OpenArtifact),

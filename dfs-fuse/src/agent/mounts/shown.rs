@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use super::MountTableError;
 use super::trees::whole_tree;
-use crate::agent::api::trace::Traced;
 use crate::agent::asker::Asker;
 use crate::agent::before::{Away, Before};
 use crate::agent::content::SpaceContent;
@@ -25,6 +24,7 @@ use crate::agent::kept;
 use crate::agent::prefetch::{Mode, Prefetch, PrefetchView};
 use crate::agent::quota::Quotas;
 use crate::agent::shared::Sharing;
+use crate::agent::traced::Traced;
 use crate::agent::traces::{Beginning, Traces, Watching, subject};
 use crate::agent::walk::find;
 use crate::core::{Owner, Reads, Seen, Versions};

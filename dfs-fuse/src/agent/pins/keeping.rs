@@ -123,7 +123,9 @@ impl Pin {
 
     async fn attempt(&self, agent: &Agent) -> Attempt {
         let needs = self.progress.lock().needs.clone();
+        // One that was let go of half is kept as before, until that works.
         if let Some(needs) = &needs
+            && self.keeps_tasks(agent).await.is_ok()
             && is_here(agent, needs).await
         {
             return Attempt::Whole;
@@ -181,19 +183,25 @@ impl Pin {
     async fn needs(&self, agent: &Agent, opened: &OpenArtifact) -> Result<Arc<Needs>, CallError> {
         let known = self.progress.lock().needs.clone();
         let path = self.shown().path.to_vec();
-        let (opened, store) = (opened.clone(), Arc::clone(agent.host().engine.store()));
+        let opened = opened.clone();
         let looking = tokio::task::spawn_blocking(move || match known {
             Some(needs) => Ok(needs),
             None => Needs::of(&opened, &path).map(Arc::new),
         });
         let needs = looking.await.map_err(|_| MountTableError::Stopping)??;
         self.progress.lock().needs = Some(Arc::clone(&needs));
+        self.keeps_tasks(agent).await?;
+        Ok(needs)
+    }
+
+    /// Has its tasks pinned, those that are not any more included.
+    async fn keeps_tasks(&self, agent: &Agent) -> Result<(), CallError> {
         // Under the lock under which it would be lifted.
         let _alone = agent.pins().changing.lock().await;
-        if !self.lifted.is_cancelled() {
-            pin_tasks(&store, self)?;
+        match self.lifted.is_cancelled() {
+            true => Ok(()),
+            false => pin_tasks(agent.host().engine.store(), self),
         }
-        Ok(needs)
     }
 }
 

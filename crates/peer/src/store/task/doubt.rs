@@ -19,6 +19,15 @@ pub struct Check {
     pub bad: Vec<GroupRange>,
 }
 
+/// When what is forgotten reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    /// Before anything else happens.
+    Always,
+    /// So where the disk may have a mark that vouches for it. Once that is gone all is doubted after a power cut.
+    WhereVouchedFor,
+}
+
 impl StoredTask {
     /// That all of `groups` are here and none of them in doubt: to be asked before the content file is
     /// read directly. What is in doubt is hashed again; what is not here is an error.
@@ -83,8 +92,9 @@ impl StoredTask {
         let shape = self.shape();
         let mut buf = vec![0; GROUP_BYTES as usize];
         let mut check = Check::default();
-        for run in runs {
-            for group in run.iter() {
+        let mut marked = Ok(());
+        for group in runs.iter().flat_map(|run| run.iter()) {
+            {
                 let _no_holes = opened.holes.read();
                 if !opened.facts.read().have.contains(group) {
                     // Taken out since, or found bad by somebody else.
@@ -94,15 +104,18 @@ impl StoredTask {
                 if opened.is_intact(shape, group, &mut buf) {
                     continue;
                 }
-                match check.bad.last_mut() {
-                    Some(last) if last.end() == group => last.count += 1,
-                    _ => check.bad.push(GroupRange::new(group, 1)),
-                }
+            }
+            // At once: what comes after it may take long, and nobody is to be given it meanwhile.
+            let bad = GroupRange::new(group, 1);
+            let until =
+                if check.bad.is_empty() { Durable::Always } else { Durable::WhereVouchedFor };
+            marked = marked.and(self.forget_bad(bad, until));
+            match check.bad.last_mut() {
+                Some(last) if last.end() == group => last.count += 1,
+                _ => check.bad.push(bad),
             }
         }
-        for bad in &check.bad {
-            self.mark_bad(*bad)?;
-        }
+        marked?;
         let mut facts = opened.facts.write();
         if !facts.doubt.is_empty() {
             runs.iter().for_each(|run| facts.doubt.remove_range(*run));
@@ -115,24 +128,33 @@ impl StoredTask {
     /// Forgets what is believed of `groups`: that they are here, and every digest that rests on them and
     /// is not signed. To be called on a disk error or when the bytes turn out to be wrong.
     pub fn mark_bad(&self, groups: GroupRange) -> Result<(), StoreError> {
+        self.forget_bad(groups, Durable::Always)
+    }
+
+    /// As [`StoredTask::mark_bad`]. Where that cannot be written down nobody is given them all the same, as long as this
+    /// process lives.
+    fn forget_bad(&self, groups: GroupRange, durable: Durable) -> Result<(), StoreError> {
         let opened = &*self.opened;
         let mut facts = opened.facts.write();
-        let runs: Vec<_> = facts.have.ranges().map(|run| run.intersection(groups)).collect();
-        let forgotten = facts.dirty(&opened.state, opened.directory.boot()).and_then(|()| {
-            for run in runs.iter().filter(|run| !run.is_empty()) {
-                facts.have.remove_range(*run);
-                facts.doubt.remove_range(*run);
-                facts.upper.remove_range(*run);
-                facts.taken_out += 1;
-                opened.record_upper(&facts.upper, *run)?;
-                opened.state.record(&facts.below(), *run)?;
-            }
-            opened.forget_nodes(groups)
-        });
+        let runs: Vec<_> = facts.have.present_in(groups).collect();
+        let vouched_for = facts.header.is_clean();
         opened.presence.dirty.store(true, Relaxed);
+        let dirtied = facts.dirty(&opened.state, opened.directory.boot());
+        for run in &runs {
+            facts.have.remove_range(*run);
+            facts.doubt.remove_range(*run);
+            facts.upper.remove_range(*run);
+            facts.taken_out += 1;
+        }
+        let recorded = runs.iter().try_for_each(|run| {
+            opened.record_upper(&facts.upper, *run)?;
+            opened.state.record(&facts.below(), *run)
+        });
+        let forgotten = dirtied.and(recorded).and_then(|()| opened.forget_nodes(groups));
         forgotten.map_err(StoreError::write(opened.id, &opened.path))?;
         // An older clean mark on disk would vouch for them after a power cut.
-        if opened.state.sync().is_err() {
+        let is_due = vouched_for || durable == Durable::Always;
+        if is_due && opened.state.sync().is_err() {
             opened.give_up(&mut facts);
         }
         drop(facts);

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nobody reads a hole. What goes is first no longer recorded as here; then nobody judges or writes to the
 //! content while the hole is made, and who read meanwhile reads again ([`StoredTask::read_at`]). Where others read the
-//! content file by themselves, nothing goes, whether they are known here or the kernel alone knows of them. If the process
+//! content file by themselves, nothing goes, whether they are known here or the kernel alone knows of them; nor where the file
+//! system does not tell of the latter. If the process
 //! or the machine dies in between, what is recorded is less than what is there, or is hashed again and found missing.
 
 use std::io;
@@ -29,10 +30,13 @@ pub struct TakenOut {
 }
 
 impl StoredTask {
-    /// Whether the file system can give parts of a content back at all.
+    /// Whether the file system can give parts of a content back at all, and tells who else has it open.
     pub fn can_take_out(&self) -> Result<(), StoreError> {
         let content = &self.opened.content;
         let tried = content.metadata().and_then(|metadata| {
+            if matches!(Opens::of(content), Opens::Unknown) {
+                return Err(io::Error::other("it has no leases: nobody can tell who reads them"));
+            }
             // Behind its end there is nothing.
             Ok(fallocate(content, HOLE, metadata.len(), GROUP_BYTES)?)
         });
@@ -65,8 +69,8 @@ impl Opened {
         let forgotten = self.presence.while_undirected(Instant::now(), || {
             // An earlier agent's mount may be there that nobody could go on with, or one without a name.
             let opens = Opens::of(&self.content);
-            let is_held = matches!(opens, Opens::Shared);
-            let may_go = !is_held || Invariant::NothingInUseIsTaken.is_broken();
+            let is_sole = matches!(opens, Opens::Sole { .. });
+            let may_go = is_sole || Invariant::NothingInUseIsTaken.is_broken();
             may_go.then(|| (opens, self.forget(runs)))
         });
         let Some((_opens, forgotten)) = forgotten.flatten() else {
@@ -76,8 +80,11 @@ impl Opened {
         let before = self.presence.bytes();
         for run in &groups {
             let (offset, length) = (run.first * GROUP_BYTES, run.count * GROUP_BYTES);
-            fallocate(&self.content, HOLE, offset, length)?;
-            self.punch_upper(*run, 0)?;
+            let punched = fallocate(&self.content, HOLE, offset, length).map_err(io::Error::from);
+            if let Err(error) = punched.and_then(|()| self.punch_upper(*run, 0)) {
+                // It is not here any more all the same, and whoever has to know that is told.
+                tracing::warn!(task = %self.id, groups = %run, %error, "disk could not be given back");
+            }
         }
         self.give_memory_back(from_memory * GROUP_BYTES);
         if !groups.is_empty() {

@@ -23,22 +23,21 @@ pub(super) struct Sole<'a>(&'a File);
 pub(super) enum Opens<'a> {
     /// Nobody but who asks, until this is dropped.
     Sole { _until: Sole<'a> },
-    /// Somebody else, too.
+    /// Somebody else, too, as far as can be told now.
     Shared,
-    /// The file system does not tell.
+    /// The file system never tells.
     Unknown,
 }
 
 impl<'a> Opens<'a> {
     /// Those of a file that was opened to be written to; copies of its descriptor are the same open.
     pub(super) fn of(file: &'a File) -> Self {
-        if control(file, SET_SIGNAL, TOLD_BY).is_err() {
-            return Self::Unknown;
-        }
-        match control(file, libc::F_SETLEASE, libc::F_WRLCK) {
+        let leased = control(file, SET_SIGNAL, TOLD_BY)
+            .and_then(|()| control(file, libc::F_SETLEASE, libc::F_WRLCK));
+        match leased {
             Ok(()) => Self::Sole { _until: Sole(file) },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Self::Shared,
-            Err(_) => Self::Unknown,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Self::Unknown,
+            Err(_) => Self::Shared,
         }
     }
 }
@@ -79,5 +78,16 @@ mod tests {
         assert!(matches!(Opens::of(&file), Opens::Shared));
         drop((other, copy));
         assert!(matches!(Opens::of(&file), Opens::Sole { .. }));
+    }
+
+    #[test]
+    fn what_cannot_be_told_now_is_taken_for_somebody_else_s_too() {
+        let dir = tempfile::tempdir().unwrap();
+        // Nothing that is no file has a lease.
+        assert!(matches!(Opens::of(&File::open(dir.path()).unwrap()), Opens::Unknown));
+        let path = dir.path().join("content");
+        File::create(&path).unwrap();
+        let named = File::options().read(true).custom_flags(libc::O_PATH).open(&path).unwrap();
+        assert!(matches!(Opens::of(&named), Opens::Shared));
     }
 }

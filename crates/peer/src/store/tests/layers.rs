@@ -103,6 +103,31 @@ fn a_disk_that_fails_to_keep_what_is_put_down_is_not_trusted_again() {
 }
 
 #[test]
+fn one_that_cannot_be_put_down_and_is_in_use_keeps_no_other_from_it() {
+    let dir = TempDir::new_in("/dev/shm").unwrap();
+    let content = content(10 * GROUP);
+    let store = over_disk(dir.path(), 12);
+    let path = store.directory.path(id(1));
+    fs::create_dir_all(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/null", path.join("content")).unwrap();
+    let keep = |task: &StoredTask, count: u64| {
+        let nodes: Vec<_> = (0..count).map(|group| (Node::group(group), [1; 32])).collect();
+        let bytes = &content[..count as usize * GROUP];
+        task.commit(GroupRange::new(0, count), bytes, &nodes).unwrap();
+    };
+    let failing = store.create(id(1)).unwrap();
+    let _used = failing.in_use(Use::Mount).unwrap();
+    keep(&failing, 10);
+    assert!(store.relieve().is_err() && failing.is_gone());
+    // Its memory stays taken, so it is looked at each time.
+    let other = store.create(id(2)).unwrap();
+    keep(&other, 2);
+    assert_eq!(on_disk(&other), 0);
+    assert_eq!(store.relieve().unwrap(), 2 * GROUP_BYTES);
+    assert_eq!(on_disk(&other), 2 * GROUP_BYTES);
+}
+
+#[test]
 fn memory_has_room_for_as_much_content_as_its_budget() {
     let dir = TempDir::new_in("/dev/shm").unwrap();
     let options = |medium| StoreOptions { medium, ..StoreOptions::default() };
