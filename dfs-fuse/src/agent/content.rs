@@ -10,7 +10,7 @@ use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{DirectGuard, EndGuard, Ends, StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, EndGuard, Ends, Reads, StoreError, Use, UseGuard};
 use dfs_source::Credentials;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -41,7 +41,7 @@ impl SpaceContent {
         let _in_use = in_use.collect::<Result<_, _>>()?;
         let index = opened.index.as_ref().map(|index| Arc::clone(&index.index));
         let unlimited = spaces.iter().filter(|_| quota.is_none());
-        let _all = unlimited.map(|task| task.stored().read_directly()).collect();
+        let _all = unlimited.map(|task| task.stored().read_directly(Reads::UntilSaid)).collect();
         Ok(Self { _in_use, index, quota, _all, spaces, ends: Mutex::default() })
     }
 
