@@ -121,9 +121,15 @@ impl Content for SpaceContent {
         self.space(space).is_ok_and(|task| task.has(clipped(task, range)))
     }
 
-    fn is_sound(&self, space: u16, range: ByteRange) -> bool {
-        self.space(space)
-            .is_ok_and(|task| task.stored().ready(clipped(task, range).groups()).is_ok())
+    fn is_sound(&self, space: u16, range: ByteRange) -> BoxFuture<'static, bool> {
+        let task = self.space(space).ok().cloned();
+        async move {
+            match task {
+                Some(task) => task.is_sound(range).await,
+                None => false,
+            }
+        }
+        .boxed()
     }
 
     fn fetch(
@@ -147,8 +153,7 @@ impl Content for SpaceContent {
                 None => None,
             };
             // What was thought to be here may have turned out damaged: it is fetched again.
-            let missing = task.stored().ready(range.groups()).is_err();
-            if missing && task.has(range) {
+            if !task.is_sound(range).await && task.has(range) {
                 task.report_lost(range.groups()).await.map_err(|error| content_error(&error))?;
             }
             task.ensure(range, priority).await.map_err(|error| content_error(&error))?;
