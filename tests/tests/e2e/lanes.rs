@@ -43,6 +43,29 @@ fn has_mount(socket: &Path, dir: &Path) -> bool {
     listed["items"].as_array().unwrap().iter().any(|mount| mount["dir"] == dir.to_str().unwrap())
 }
 
+#[test]
+fn a_part_of_a_tree_has_the_lane_that_is_right_for_what_is_shown_of_it() {
+    let place = Place::new();
+    let origin = origin_of(&Body::noise(1, LARGE));
+    // More than half of all is in no file of its own.
+    for number in 0..30 {
+        origin.put(&format!("/e/small/{number}"), Body::noise(number, MIB));
+    }
+    origin.put("/e/large", Body::noise(2, LARGE));
+    let agent = Agent::solo(&place, "agent");
+    let lane_of = |url: String, name: &str| {
+        let dir = agent.mount(&url, place.dir(name));
+        lane(agent.socket(), &dir)
+    };
+    assert_eq!(lane_of(origin.url("/d/"), "d").0, "passthrough");
+    let (lane, why) = lane_of(format!("{}!small", origin.url("/d/")), "d-small");
+    assert!(lane == "fuse" && why.contains("needs large files"), "{lane}: {why}");
+    let (lane, why) = lane_of(origin.url("/e/"), "e");
+    assert!(lane == "fuse" && why.contains("less than half"), "{lane}: {why}");
+    let (lane, why) = lane_of(format!("{}!large", origin.url("/e/")), "e-large");
+    assert_eq!((&*lane, &*why), ("passthrough", "1 file directly once whole"));
+}
+
 /// A process that does not run until this is dropped.
 struct Stopped(Pid);
 
