@@ -126,7 +126,9 @@ async fn start(
         leads_at: leads.as_ref().map(|(_, at)| at.clone()).unwrap_or_default(),
     };
     let lent = Lent::default();
-    let left = agent::left(holder.as_ref(), data_dir.path(), &lent).await.map_err(Error::Holder)?;
+    let store = left_with_systemd(&options.holder);
+    let left = agent::left(holder.as_ref(), store, data_dir.path(), &lent);
+    let left = left.await.map_err(Error::Holder)?;
     let host =
         Host::start(host_options(told, data_dir, lent)?, network, engine.tasks(), engine.token())?;
     let led = leads.and_then(|(listener, _)| {
@@ -302,6 +304,16 @@ fn holder(choice: &HolderChoice, data_dir: &Path) -> Result<Option<Arc<dyn Holde
             Some(Own::new(holder::socket_in(data_dir), Starting::Agent(command), data_dir))
         }
     })
+}
+
+/// What an earlier agent of this service left with systemd, where this one has another holder. What is not asked for would
+/// stay open here, and nobody would answer.
+fn left_with_systemd(choice: &HolderChoice) -> Option<Systemd> {
+    match choice {
+        HolderChoice::Systemd => None,
+        // Who is no service has nothing there.
+        HolderChoice::Off | HolderChoice::At(_) | HolderChoice::Own => Systemd::of_process().ok(),
+    }
 }
 
 /// Mounts go before the engine does: nobody is left waiting for bytes that nobody fetches.

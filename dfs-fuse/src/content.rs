@@ -29,9 +29,9 @@ pub trait Content: Send + Sync + 'static {
     fn present(&self, space: u16, range: ByteRange) -> bool;
 
     /// Whether who reads the space's file directly would find all bytes of `range` as they should be: they are here, and in
-    /// no doubt. What is in doubt is looked at.
-    fn is_sound(&self, space: u16, range: ByteRange) -> bool {
-        self.present(space, range)
+    /// no doubt. What is in doubt is looked at, where nobody else waits for it.
+    fn is_sound(&self, space: u16, range: ByteRange) -> BoxFuture<'static, bool> {
+        std::future::ready(self.present(space, range)).boxed()
     }
 
     /// Resolves when every byte of `range` is here, or with the reason why it cannot be.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use own::{Own, Starting, socket_in};
 pub use packet::Then;
 pub use record::{FORMAT as RECORD_FORMAT, Record};
-pub use systemd::Systemd;
+pub use systemd::{Moved, Systemd};
 
 use crate::fanotify::Group;
 

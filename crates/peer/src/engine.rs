@@ -72,6 +72,9 @@ pub use self::task::{ParentHost, Task};
 /// What is evicted at least when a download finds the cache full.
 const ROOM: ByteSize = ByteSize(64 << 20);
 
+/// Readers for whom what is in doubt is hashed again at a time: what reads and is not in doubt has the other processors.
+const SETTLED_AT_A_TIME: usize = 2;
+
 /// How long the end may take in all: less than a process gives to one of its services.
 const END_WITHIN: Duration = Duration::from_millis(1800);
 
@@ -254,6 +257,7 @@ pub(crate) struct Inner {
     hedges: Mutex<HedgeNumbers>,
     source_slots: Arc<OriginSlots>,
     turns: Arc<Turns>,
+    settling: Arc<Semaphore>,
     room: Arc<Room>,
     tasks: OpenTasks,
     indexes: Indexes,
@@ -330,6 +334,7 @@ impl Engine {
             hedges: Mutex::default(),
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             turns: Arc::default(),
+            settling: Arc::new(Semaphore::new(SETTLED_AT_A_TIME)),
             room: Arc::default(),
             tasks: OpenTasks::default(),
             indexes: Indexes::default(),
@@ -637,6 +642,7 @@ impl Engine {
             leads: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),
             turns: Arc::clone(&self.inner.turns),
+            settling: Arc::clone(&self.inner.settling),
             gained: broadcast::channel(256).0,
             length: watch::Sender::new(length),
             waiting_for: Mutex::new(None),

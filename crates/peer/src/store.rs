@@ -41,7 +41,7 @@ pub use glance::Glance;
 pub use lent::Lent;
 pub use medium::{InMemory, Medium, MediumChoice, MediumError, closed_memory, in_memory};
 pub use task::{Check, EndGuard, Ends, StoredTask, TakenOut};
-pub use uses::{DirectGuard, InUse, Pins, Use, UseGuard};
+pub use uses::{DirectGuard, InUse, Pins, Reads, Use, UseGuard};
 
 use directory::{Directory, Share, Survey};
 use task::Opened;

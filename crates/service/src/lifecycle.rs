@@ -22,7 +22,7 @@ mod notify;
 mod threads;
 mod tracker;
 
-pub use notify::{NotifyError, notify};
+pub use notify::{NotifyError, notify, notify_at};
 pub use tracker::{Backoff, OnFailure, TaskError, TaskFailure, Tracker, jittered};
 
 /// How a process ended otherwise than cleanly.

@@ -29,7 +29,7 @@ pub use grpc::{
     grpc_pipe, grpc_server, serve_grpc, serve_grpc_local,
 };
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
-pub use local::{LocalListener, SocketAccess};
+pub use local::{LocalListener, SocketAccess, published};
 pub use security::{Caller, NotJoined, Peer, Security, Trust};
 
 /// Why a listener could not be made, or an address not be used.

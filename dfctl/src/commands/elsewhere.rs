@@ -20,7 +20,7 @@ const SOCKET: &str = "user.dfs.socket";
 const LONGEST: usize = 4096;
 
 /// What is mounted on `dir` is not of the agent that was asked: of whom it is, and what is typed there, in which `{}`
-/// stands for that agent's `--socket`.
+/// stands for that agent's `--socket`. Who may not see it is told neither what it shows nor where its agent listens.
 pub async fn not_of_this_agent(
     context: &Context,
     dir: &Path,
@@ -31,23 +31,34 @@ pub async fn not_of_this_agent(
         return of_something_else(dir, mount);
     }
     let shown = printable(&dir.display().to_string());
+    let socket = who_serves(context, dir, mount.user).await;
+    let own = rustix::process::geteuid();
+    let may_see = own.is_root()
+        || mount.user == Some(own.as_raw())
+        || match &socket {
+            Some(socket) => lists(context, socket, dir).await,
+            None => false,
+        };
+    if !may_see {
+        let whose = mount.user.filter(|user| *user != 0);
+        let who = whose.map_or_else(|| "root".to_owned(), |user| format!("uid {user} or root"));
+        let what = format!("the mount on {shown} is another user's");
+        return CliError::new(&codes::AGENT_REFUSED, what)
+            .hint(format!("as {who}: {}", typed.replace("{}", "")));
+    }
     let what = format!("another node agent serves the mount on {shown}");
     let user = mount.user.map(|user| format!(", mounted for uid {user}")).unwrap_or_default();
     let error = CliError::new(&codes::MOUNT_ELSEWHERE, what)
         .because(format!("it shows {}{user}", mount.name));
-    let own = rustix::process::geteuid();
-    match who_serves(context, dir, mount.user).await {
+    match socket {
         Some(socket) => {
             let socket = format!(" --socket {}", quoted_path(&socket));
             error.hint(typed.replace("{}", &socket))
         }
-        None => match mount.user.filter(|user| !own.is_root() && *user != own.as_raw()) {
-            Some(user) => error.hint(format!("as uid {user} or root: {}", typed.replace("{}", ""))),
-            None => error.hint(format!(
-                "with the socket of the agent that mounted it: {}",
-                typed.replace("{}", " --socket PATH")
-            )),
-        },
+        None => error.hint(format!(
+            "with the socket of the agent that mounted it: {}",
+            typed.replace("{}", " --socket PATH")
+        )),
     }
 }
 
@@ -77,20 +88,22 @@ pub async fn who_serves(context: &Context, dir: &Path, user: Option<u32>) -> Opt
     if let Some(socket) = told_by(context, dir).await {
         return Some(socket);
     }
-    let dir = dir.to_str()?;
     for socket in context.settings.usual_sockets(user) {
-        if UnixStream::connect(&socket).is_err() {
-            continue;
-        }
-        let agent = context.agent_at(&socket);
-        let mounts = tokio::time::timeout(ASK_WITHIN, agent.mounts()).await;
-        let has_it =
-            |mounts: Vec<crate::backend::MountInfo>| mounts.iter().any(|mount| mount.dir == dir);
-        if mounts.is_ok_and(|mounts| mounts.is_ok_and(has_it)) {
+        if UnixStream::connect(&socket).is_ok() && lists(context, &socket, dir).await {
             return Some(socket);
         }
     }
     None
+}
+
+/// Whether the agent on `socket` tells this user that it has the mount on `dir`.
+async fn lists(context: &Context, socket: &Path, dir: &Path) -> bool {
+    let agent = context.agent_at(socket);
+    let mounts = tokio::time::timeout(ASK_WITHIN, agent.mounts()).await;
+    let has_it = |mounts: Vec<crate::backend::MountInfo>| {
+        mounts.iter().any(|mount| Path::new(&mount.dir) == dir)
+    };
+    mounts.is_ok_and(|mounts| mounts.is_ok_and(has_it))
 }
 
 /// Where the agent listens that serves what is mounted on `dir`, as that says itself.

@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dfs_model::redact;
+use dfs_model::{TaskKind, redact};
 
+use super::cache::what::{self, What};
 use super::cluster::of_this_machine;
 use super::elsewhere::socket_of;
 use super::inside::{self, answer};
-use super::within::{dead, is_dead};
-use crate::backend::Backend;
+use super::within::{dead, is_dead, within};
 use crate::backend::swarm::{Detail, Look, Seen, SwarmTask, Which};
+use crate::backend::{Backend, EntryKind};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
@@ -39,14 +40,15 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// Reads it: hexadecimal digits are an id, what is there is a file, everything else a URL.
-    pub fn of(text: &str) -> Result<Self, CliError> {
+    /// Reads it: hexadecimal digits are an id, what is there is a file, everything else a URL. `typed` is the command,
+    /// without `dfctl`.
+    pub async fn of(context: &Context, text: &str, typed: &str) -> Result<Self, CliError> {
         let is_hex = text.len() <= DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !text.is_empty() && is_hex {
             return Ok(Self::Prefix(text.to_ascii_lowercase()));
         }
         match Path::new(text).symlink_metadata() {
-            Ok(_) => return Self::of_file(Path::new(text)),
+            Ok(_) => return Self::of_file(context, text, typed).await,
             Err(error) if is_dead(&error) => return Err(dead(Path::new(text))),
             Err(_) => {}
         }
@@ -59,15 +61,20 @@ impl Asked {
         Ok(Self::Url(Locator::parse(text, &[])?.target.url.as_str().to_owned()))
     }
 
-    fn of_file(path: &Path) -> Result<Self, CliError> {
+    async fn of_file(context: &Context, text: &str, typed: &str) -> Result<Self, CliError> {
+        let path = Path::new(text);
         let error = attribute(path, ERROR);
         let tasks = attribute(path, TASK).unwrap_or_default();
         let is_id = |id: &&str| id.len() == DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit());
         let tasks: Vec<String> =
             tasks.split(',').filter(is_id).take(MOST_TASKS).map(str::to_owned).collect();
-        match tasks.is_empty() {
-            true => Err(without_tasks(path)),
-            false => Ok(Self::File(tasks, error)),
+        if !tasks.is_empty() {
+            return Ok(Self::File(tasks, error));
+        }
+        match shown_by_kernel(context, text, typed).await? {
+            None => Err(without_tasks(path)),
+            Some(tasks) if tasks.is_empty() => Err(of_a_mount(path)),
+            Some(tasks) => Ok(Self::File(tasks, None)),
         }
     }
 
@@ -89,28 +96,56 @@ impl Asked {
     }
 }
 
+/// The tasks of a file that the kernel shows by itself: its mount does not tell, the agent that has it does. `None` where it
+/// is in no such mount.
+async fn shown_by_kernel(
+    context: &Context,
+    text: &str,
+    typed: &str,
+) -> Result<Option<Vec<String>>, CliError> {
+    let Some(within) = within(context, Path::new(text)).await? else { return Ok(None) };
+    if !within.mount.is_by_kernel() {
+        return Ok(None);
+    }
+    let what = [What::Path(within, text.to_owned())];
+    let backend = what::backend(context, &what, typed).await?;
+    let found = what[0].cached(context, &*backend, typed, 0).await?;
+    // What is below a directory are many files' tasks.
+    let found = found.filter(|found| found.whole.kind == EntryKind::File);
+    let tasks = found.into_iter().flat_map(|found| found.tasks);
+    let own = tasks.filter(|task| task.task.key.kind != TaskKind::Index);
+    Ok(Some(own.take(MOST_TASKS).map(|task| task.task.id.to_string()).collect()))
+}
+
 /// Nothing is known of what lies at `path`: why that is so.
 fn without_tasks(path: &Path) -> CliError {
-    let shown = printable(&path.display().to_string());
     let found = path.metadata();
     if found.as_ref().is_err_and(is_dead) {
         return dead(path);
     }
-    let error = |what: String| CliError::new(&codes::UNKNOWN_TASK, what);
     // Every directory of a mount says who serves it.
-    let is_dir = found.is_ok_and(|found| found.is_dir());
-    let dir = if is_dir { Some(path) } else { path.parent() };
-    let is_in_mount = dir.and_then(socket_of).is_some();
-    match (is_in_mount, is_dir) {
-        (true, true) => error(format!("{shown} is a directory of a mount"))
+    let dir = if found.is_ok_and(|found| found.is_dir()) { Some(path) } else { path.parent() };
+    if dir.and_then(socket_of).is_some() {
+        return of_a_mount(path);
+    }
+    let shown = printable(&path.display().to_string());
+    let what = format!("{shown} is not in a mount that an agent serves");
+    CliError::new(&codes::UNKNOWN_TASK, what)
+        .because("its tasks are asked of the mount, and nothing answers")
+        .hint("dfctl mounts      or, of what is behind a URL: dfctl why URL")
+}
+
+/// What lies at `path` of a mount is in no task.
+fn of_a_mount(path: &Path) -> CliError {
+    let shown = printable(&path.display().to_string());
+    let error = |what: String| CliError::new(&codes::UNKNOWN_TASK, what);
+    match path.is_dir() {
+        true => error(format!("{shown} is a directory of a mount"))
             .because("a directory lies in no task, the files in it do")
             .hint(format!("dfctl why {}/FILE      or: dfctl cache ls {0}", quoted_path(path))),
-        (true, false) => {
+        false => {
             error(format!("{shown} has no content that is in a task")).hint("a file with content")
         }
-        (false, _) => error(format!("{shown} is not in a mount that an agent serves"))
-            .because("its tasks are asked of the mount, and nothing answers")
-            .hint("dfctl mounts      or, of what is behind a URL: dfctl why URL"),
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let asked = Asked::of(&args.what)?;
+    let asked = Asked::of(context, &args.what, "why").await?;
     if let Some(error) = asked.error() {
         let error = printable(&format!("reading {} fails: {error}", args.what));
         context.output.note(&error);

@@ -10,7 +10,7 @@ use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{DirectGuard, EndGuard, Ends, StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, EndGuard, Ends, Reads, StoreError, Use, UseGuard};
 use dfs_source::Credentials;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -41,7 +41,7 @@ impl SpaceContent {
         let _in_use = in_use.collect::<Result<_, _>>()?;
         let index = opened.index.as_ref().map(|index| Arc::clone(&index.index));
         let unlimited = spaces.iter().filter(|_| quota.is_none());
-        let _all = unlimited.map(|task| task.stored().read_directly()).collect();
+        let _all = unlimited.map(|task| task.stored().read_directly(Reads::UntilSaid)).collect();
         Ok(Self { _in_use, index, quota, _all, spaces, ends: Mutex::default() })
     }
 
@@ -121,9 +121,15 @@ impl Content for SpaceContent {
         self.space(space).is_ok_and(|task| task.has(clipped(task, range)))
     }
 
-    fn is_sound(&self, space: u16, range: ByteRange) -> bool {
-        self.space(space)
-            .is_ok_and(|task| task.stored().ready(clipped(task, range).groups()).is_ok())
+    fn is_sound(&self, space: u16, range: ByteRange) -> BoxFuture<'static, bool> {
+        let task = self.space(space).ok().cloned();
+        async move {
+            match task {
+                Some(task) => task.is_sound(range).await,
+                None => false,
+            }
+        }
+        .boxed()
     }
 
     fn fetch(
@@ -147,8 +153,7 @@ impl Content for SpaceContent {
                 None => None,
             };
             // What was thought to be here may have turned out damaged: it is fetched again.
-            let missing = task.stored().ready(range.groups()).is_err();
-            if missing && task.has(range) {
+            if !task.is_sound(range).await && task.has(range) {
                 task.report_lost(range.groups()).await.map_err(|error| content_error(&error))?;
             }
             task.ensure(range, priority).await.map_err(|error| content_error(&error))?;

@@ -37,8 +37,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Failures in a row after which all the rest is left for later.
 const IN_A_ROW: usize = 8;
 
-/// How often it looks for room in the cache.
-const ROOM: Duration = Duration::from_secs(5);
+/// When it is worth looking again for room in the cache.
+pub(super) const ROOM: Duration = Duration::from_secs(5);
+
+/// What is waited for meanwhile.
+pub(super) const NO_ROOM: &str = "room in the cache";
 
 /// For whom it is fetched.
 #[async_trait]
@@ -75,6 +78,8 @@ pub(super) enum News {
 pub(super) enum Ended {
     /// With its last place.
     Through,
+    /// There was no room for what is left.
+    Full,
     /// There was no use in it any more.
     Stopped,
     /// Nobody wants it any more.
@@ -98,6 +103,8 @@ enum Fetched {
     Here { bytes: u64, took: Duration },
     /// It cannot be had now.
     Later,
+    /// It could not be kept.
+    NoRoom,
     /// It cannot be had.
     Never(String),
     /// Nobody wants it.
@@ -144,6 +151,13 @@ pub(super) async fn fill(filling: &dyn Filling, places: Vec<Place>) -> Filled {
                 filled.later.push(place);
                 failures += 1;
             }
+            Fetched::NoRoom => {
+                filling.gives_up(place);
+                filled.later.push(place);
+                if filled.ended == Ended::Through {
+                    filled.ended = Ended::Full;
+                }
+            }
             Fetched::Never(why) => {
                 filling.gives_up(place);
                 filled.lost.get_or_insert(why);
@@ -160,32 +174,30 @@ fn missing(filling: &dyn Filling, place: Place) -> Option<u64> {
     (!content.present(place.space, range)).then(|| range.len())
 }
 
-/// Waits until what is missing of a place could be kept.
-async fn room(filling: &dyn Filling, space: u16, range: ByteRange) -> Option<Arc<SpaceContent>> {
-    loop {
-        let content = filling.content()?;
-        if content.has_room(space, range) {
-            return Some(content);
-        }
-        drop(content);
-        filling.makes_room().await;
-        let content = filling.content()?;
-        if content.has_room(space, range) {
-            return Some(content);
-        }
-        drop(content);
-        filling.says(News::Waiting("room in the cache".to_owned()));
-        tokio::time::sleep(ROOM).await;
+/// What is filled, where what is missing of a place could be kept.
+async fn with_room(
+    filling: &dyn Filling,
+    space: u16,
+    range: ByteRange,
+) -> Result<Arc<SpaceContent>, Fetched> {
+    let content = filling.content().ok_or(Fetched::Gone)?;
+    if content.has_room(space, range) {
+        return Ok(content);
     }
+    drop(content);
+    filling.makes_room().await;
+    let content = filling.content().ok_or(Fetched::Gone)?;
+    if content.has_room(space, range) { Ok(content) } else { Err(Fetched::NoRoom) }
 }
 
-/// Tries until it is here, or there is no use in it.
+/// Tries until it is here, or there is no use in it now.
 async fn fetch_place(filling: &dyn Filling, place: Place, bytes: u64) -> (Place, u64, Fetched) {
     let range = place.groups.bytes(u64::MAX);
     let (mut retry, mut tries) = (RETRY, 0);
     loop {
-        let Some(content) = room(filling, place.space, range).await else {
-            return (place, bytes, Fetched::Gone);
+        let content = match with_room(filling, place.space, range).await {
+            Ok(content) => content,
+            Err(fetched) => return (place, bytes, fetched),
         };
         let fetching = content.fetch(place.space, range, filling.priority());
         let since = Instant::now();

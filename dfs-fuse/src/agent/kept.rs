@@ -32,7 +32,7 @@ use super::mounts::What;
 use super::prefetch::Mode;
 use super::{Agent, Asker, CallError, MountTableError};
 use crate::core::{Generation, Owner};
-use crate::holder::{Holder, Kept, Left, LeftGuard, RECORD_FORMAT, Then};
+use crate::holder::{Holder, Kept, Left, LeftGuard, Moved, RECORD_FORMAT, Systemd, Then};
 use crate::mount;
 
 /// Mounts gone on with at a time.
@@ -204,7 +204,22 @@ async fn of_holder<T: Send + 'static>(
 ) -> io::Result<T> {
     let holder = Arc::clone(holder);
     let called = tokio::task::spawn_blocking(move || call(&*holder)).await;
-    called.unwrap_or_else(|_| Err(io::Error::other("the agent is stopping")))
+    called.unwrap_or_else(|_| Err(stopping()))
+}
+
+fn stopping() -> io::Error {
+    io::Error::other("the agent is stopping")
+}
+
+/// Has `to` keep what lies in systemd's store. Where nobody does it is taken away: it would never be served again. Blocks.
+fn moved(store: &Systemd, to: Option<&dyn Holder>) -> io::Result<Vec<Kept>> {
+    let Moved { kept, lost } = store.move_to(to)?;
+    for (kept, error) in lost {
+        let name = &kept.name;
+        tracing::error!(name, %error, "an earlier agent's mount is taken away");
+        mount::abandon(&kept, store);
+    }
+    Ok(kept)
 }
 
 /// Whether the index is neither here nor with any neighbour.
@@ -214,8 +229,11 @@ fn is_without_index(error: &OpenUrlError) -> bool {
 
 /// What an earlier agent left, with `holder` or to the kernel, asked for before anything in the store is opened: the files
 /// of guarded mounts are in `lent` from here on. What would show holes is taken away first.
+///
+/// What lies in `store`, systemd's of a service whose agent has another holder by now, is that one's from here on.
 pub async fn left(
     holder: Option<&Arc<dyn Holder>>,
+    store: Option<Systemd>,
     data_dir: &Path,
     lent: &Lent,
 ) -> io::Result<Left> {
@@ -223,13 +241,17 @@ pub async fn left(
         Some(holder) => of_holder(holder, |holder| holder.take_over()).await?,
         None => Left::default(),
     };
+    if let Some(store) = store {
+        let to = holder.cloned();
+        let moving = tokio::task::spawn_blocking(move || moved(&store, to.as_deref()));
+        left.kept.extend(moving.await.unwrap_or_else(|_| Err(stopping()))?);
+    }
     let records = Records::of(data_dir);
     let sorting = tokio::task::spawn_blocking(move || {
         let whole = records.sort_out(&mut left.guarded)?;
         Ok::<_, io::Error>((left, whole))
     });
-    let stopping = |_| Err(io::Error::other("the agent is stopping"));
-    let (left, whole) = sorting.await.unwrap_or_else(stopping)?;
+    let (left, whole) = sorting.await.unwrap_or_else(|_| Err(stopping()))?;
     for guard in whole {
         let Some(holder) = holder else { break };
         of_holder(holder, move |holder| holder.let_go(&guard.guard.name)).await?;

@@ -9,16 +9,22 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dfs_model::Priority;
+use dfs_service::Backoff;
+use dfs_service::lifecycle::jittered;
 use parking_lot::Mutex;
 
 use super::content::SpaceContent;
-use super::filling::{self, Ended, Filling, News};
+use super::filling::{self, Ended, Filling, NO_ROOM, News, ROOM};
 use super::mounts::Shown;
-use super::traces::Watched;
+use super::traces::{Asked, Watched};
 use crate::trace::{Place, Tally};
 
 /// When what could not be had is tried again.
 const LATER: Duration = Duration::from_secs(60);
+
+/// When a cluster that did not answer is asked for its profile again, and how often: for about a quarter of an hour.
+const ASK_AGAIN: Backoff = Backoff { first: Duration::from_secs(4), max: Duration::from_secs(300) };
+const ASKED_AGAIN: u32 = 8;
 
 /// What is fetched before anybody reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -138,9 +144,31 @@ impl Prefetch {
 
     /// Does it for what is `shown`, and again when another profile is put in place. Does not end by itself.
     pub(super) async fn run(&self, shown: &Arc<Shown>) {
-        if self.mode != Mode::Off {
-            self.watched.ask().await;
+        let asked = match self.mode {
+            Mode::Off => Asked::Answered,
+            Mode::Trace | Mode::All => self.watched.ask().await,
+        };
+        let asking = async {
+            if asked == Asked::Unanswered {
+                self.ask_again().await;
+            }
+        };
+        tokio::join!(asking, self.fetch_what_is_known(shown));
+    }
+
+    /// The cluster may be there later, while there still is a use in what it knows: it is asked some more times, by all
+    /// who mount the same at other times.
+    async fn ask_again(&self) {
+        for failures in 1..=ASKED_AGAIN {
+            tokio::time::sleep(jittered(ASK_AGAIN.after(failures))).await;
+            if self.watched.ask().await == Asked::Answered {
+                return;
+            }
         }
+    }
+
+    /// Begins anew whenever another profile is in place.
+    async fn fetch_what_is_known(&self, shown: &Arc<Shown>) {
         let mut replaced = self.watched.replaced();
         loop {
             replaced.borrow_and_update();
@@ -193,13 +221,17 @@ impl Prefetch {
         let mut left = places;
         loop {
             let filled = filling::fill(&Ahead { prefetch: self, priority }, left).await;
-            match filled.ended {
+            let wait = match filled.ended {
                 Ended::Stopped => return Outcome::Misled,
                 Ended::Gone => return Outcome::Gone,
                 Ended::Through if filled.later.is_empty() => return Outcome::Through,
-                Ended::Through => {}
-            }
-            tokio::time::sleep(LATER).await;
+                Ended::Through => LATER,
+                Ended::Full => {
+                    self.say(State::Waiting(NO_ROOM.to_owned()));
+                    ROOM
+                }
+            };
+            tokio::time::sleep(wait).await;
             left = filled.later;
         }
     }

@@ -5,8 +5,8 @@
 //! ([`Quotas`]): the larger one, and none where one of them has none. Recency is lost with the process: what was not
 //! read since goes first.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -34,9 +34,9 @@ const SLACK: u64 = 8;
 #[derive(Debug, Default)]
 struct Recency {
     touches: u64,
-    chunks: HashMap<(u16, u64), u64>,
+    chunks: HashMap<Chunk, u64>,
     /// Those that somebody waits for, and how many do: what has come of them stays until the rest has.
-    coming: HashMap<(u16, u64), u32>,
+    coming: HashMap<Chunk, u32>,
 }
 
 fn chunks(groups: GroupRange) -> std::ops::Range<u64> {
@@ -67,39 +67,90 @@ impl Recency {
         }
     }
 
-    /// What of `here` that nobody waits for is to go so that at least `excess` groups do, least recently read first; what is not here is
-    /// forgotten.
-    fn plan(&mut self, here: &[(u16, GroupSet)], excess: u64) -> Vec<(u16, GroupRange)> {
-        let mut known: Vec<(u64, u16, u64)> = Vec::new();
+    /// What is known now, to plan by while readers go on.
+    fn known(&self) -> Known {
+        Known { chunks: self.chunks.clone(), coming: self.coming.keys().copied().collect() }
+    }
+
+    /// Forgets what goes by a plan, and what is not here: gives what goes. What was read or asked for since it was planned
+    /// stays.
+    fn let_go(&mut self, plan: Plan) -> Vec<(u16, GroupRange)> {
+        let is_as_planned = |going: &Going| {
+            self.chunks.get(&going.chunk).copied().unwrap_or(0) == going.read
+                && !self.coming.contains_key(&going.chunk)
+        };
+        let gone: Vec<Going> = plan.going.into_iter().filter(is_as_planned).collect();
+        for (chunk, read) in plan.not_here {
+            if self.chunks.get(&chunk) == Some(&read) {
+                self.chunks.remove(&chunk);
+            }
+        }
+        for going in &gone {
+            self.chunks.remove(&going.chunk);
+        }
+        gone.into_iter().map(|going| (going.chunk.0, going.run)).collect()
+    }
+}
+
+/// A chunk of a space.
+type Chunk = (u16, u64);
+
+/// What was known of recency at a moment.
+#[derive(Debug)]
+struct Known {
+    chunks: HashMap<Chunk, u64>,
+    coming: HashSet<Chunk>,
+}
+
+/// What is to go of a chunk.
+#[derive(Debug)]
+struct Going {
+    chunk: Chunk,
+    /// When it was read last, as far as was known.
+    read: u64,
+    run: GroupRange,
+}
+
+/// What is to go, and what need not be remembered: what is not here, and when that was read.
+#[derive(Debug, Default)]
+struct Plan {
+    going: Vec<Going>,
+    not_here: Vec<(Chunk, u64)>,
+}
+
+impl Known {
+    /// What of `here` that nobody waits for is to go so that at least `excess` groups do, least recently read first.
+    fn plan(mut self, here: &[(u16, GroupSet)], excess: u64) -> Plan {
+        let mut all: Vec<(u64, Chunk)> = Vec::new();
         for (space, have) in here {
             let mut after = 0;
             for run in have.ranges() {
                 let of_run = chunks(run);
                 for chunk in of_run.start.max(after)..of_run.end {
-                    let at = self.chunks.get(&(*space, chunk)).copied().unwrap_or(0);
-                    known.push((at, *space, chunk));
+                    let chunk = (*space, chunk);
+                    all.push((self.chunks.remove(&chunk).unwrap_or(0), chunk));
                 }
                 after = of_run.end;
             }
         }
-        known.sort_unstable();
-        let mut going = 0;
-        let mut gone: Vec<(u16, GroupRange)> = Vec::new();
-        let mut kept = HashMap::with_capacity(known.len());
+        all.sort_unstable();
         let sets: HashMap<u16, &GroupSet> =
             here.iter().map(|(space, have)| (*space, have)).collect();
-        for (at, space, chunk) in known {
-            if going >= excess || self.coming.contains_key(&(space, chunk)) {
-                kept.insert((space, chunk), at);
+        let mut plan = Plan { going: Vec::new(), not_here: self.chunks.into_iter().collect() };
+        let mut going = 0;
+        for (read, chunk) in all {
+            if going >= excess {
+                break;
+            }
+            if self.coming.contains(&chunk) {
                 continue;
             }
-            for run in sets[&space].present_in(GroupRange::new(chunk * CHUNK, CHUNK)) {
+            for run in sets[&chunk.0].present_in(GroupRange::new(chunk.1 * CHUNK, CHUNK)) {
                 going += run.count;
-                gone.push((space, run));
+                plan.going.push(Going { chunk, read, run });
             }
         }
-        self.chunks = kept;
-        gone
+        plan
     }
 }
 
@@ -322,7 +373,10 @@ impl Quota {
             return Vec::new();
         }
         let mut going: Vec<(u16, Vec<GroupRange>)> = Vec::new();
-        let mut planned = self.recency.lock().plan(&here, excess);
+        // Whoever reads takes that lock: it is held for as long as copying takes, and not sorting.
+        let known = self.recency.lock().known();
+        let plan = known.plan(&here, excess);
+        let mut planned = self.recency.lock().let_go(plan);
         planned.sort_unstable_by_key(|(space, run)| (*space, run.first));
         for (space, run) in planned {
             match going.last_mut() {
@@ -352,6 +406,34 @@ mod tests {
         let mut set = GroupSet::new();
         runs.iter().for_each(|(first, count)| set.insert_range(GroupRange::new(*first, *count)));
         set
+    }
+
+    impl Recency {
+        /// What goes where nothing happens meanwhile.
+        fn plan(&mut self, here: &[(u16, GroupSet)], excess: u64) -> Vec<(u16, GroupRange)> {
+            let plan = self.known().plan(here, excess);
+            self.let_go(plan)
+        }
+    }
+
+    #[test]
+    fn what_is_read_or_asked_for_while_it_is_planned_stays() {
+        let mut recency = Recency::default();
+        let here = [(0, set(&[(0, 64)])), (3, set(&[(0, 16)]))];
+        recency.touch(0, GroupRange::new(0, 16));
+        recency.touch(9, GroupRange::new(0, 32));
+        let plan = recency.known().plan(&here, 80);
+        assert_eq!(plan.going.len(), 5);
+        recency.touch(0, GroupRange::new(5, 1));
+        recency.touch(0, GroupRange::new(20, 1));
+        recency.begin(3, GroupRange::new(0, 1));
+        recency.touch(9, GroupRange::new(0, 1));
+        let gone = recency.let_go(plan);
+        assert_eq!(gone, [(0, GroupRange::new(32, 16)), (0, GroupRange::new(48, 16))]);
+        // Of what is not here only what was read since is remembered.
+        let mut known: Vec<Chunk> = recency.chunks.keys().copied().collect();
+        known.sort_unstable();
+        assert_eq!(known, [(0, 0), (0, 1), (9, 0)]);
     }
 
     #[test]

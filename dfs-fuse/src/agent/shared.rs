@@ -6,7 +6,7 @@
 
 use dfs_model::{RouteKey, TaskKey};
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::swarm::{Swarm, route};
+use dfs_peer::swarm::{Swarm, SwarmError, route};
 use dfs_proto::scheduler::ProfileRequest;
 
 use crate::trace::{Profile, Subject};
@@ -29,23 +29,23 @@ impl Sharing {
         (is_public && !is_here).then_some(Self { swarm: swarm?.clone(), route })
     }
 
-    /// What the cluster knows, if it does and answers.
-    pub async fn ask(&self, subject: Subject) -> Option<Profile> {
+    /// What the cluster knows, if it does; an error where it does not answer.
+    pub async fn ask(&self, subject: Subject) -> Result<Option<Profile>, SwarmError> {
         let request = ProfileRequest { subject: subject.to_vec().into(), ..Default::default() };
-        let answer = self.swarm.profile(&self.route, request).await;
-        let answer = answer.inspect_err(|error| tracing::debug!(%subject, %error, "no profile"));
-        let bytes = answer.ok().filter(|bytes| !bytes.is_empty())?;
+        let bytes = self.swarm.profile(&self.route, request).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
         match Profile::decode(&bytes) {
-            Ok((about, profile)) if about == subject => Some(profile),
+            Ok((about, profile)) if about == subject => return Ok(Some(profile)),
             Ok(_) => {
                 tracing::warn!(%subject, "the cluster's prefetch profile is about something else");
-                None
             }
             Err(error) => {
                 tracing::warn!(%subject, %error, "the cluster's prefetch profile is not used");
-                None
             }
         }
+        Ok(None)
     }
 
     /// Tells the cluster. Nothing is lost where it does not hear: the next run tells more.

@@ -37,6 +37,15 @@ pub struct Traces {
 /// What the cluster is to be told next, the latest of each.
 type Untold = Mutex<HashMap<Subject, (Sharing, Profile)>>;
 
+/// What came of asking the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// It told what it knows, if anything, or need not be asked.
+    Answered,
+    /// It does not answer now.
+    Unanswered,
+}
+
 /// Something that is mounted and whose reads are recorded.
 pub struct Watched {
     subject: Subject,
@@ -200,18 +209,26 @@ impl Watched {
         self.replaced.subscribe()
     }
 
-    /// Asks the cluster where nothing is known here.
-    pub async fn ask(&self) {
-        if !self.profile().is_empty() {
-            return;
-        }
-        let Some(sharing) = &self.sharing else { return };
-        if let Some(profile) = sharing.ask(self.subject).await {
-            let mut known = self.known.lock();
-            if known.profile.is_empty() {
-                known.profile = profile;
+    /// Asks the cluster where nothing is known here. What comes is told to those who follow the profile.
+    pub async fn ask(&self) -> Asked {
+        let Some(sharing) = self.sharing.as_ref().filter(|_| self.profile().is_empty()) else {
+            return Asked::Answered;
+        };
+        let profile = match sharing.ask(self.subject).await {
+            Ok(Some(profile)) => profile,
+            Ok(None) => return Asked::Answered,
+            Err(error) => {
+                tracing::debug!(subject = %self.subject, %error, "no profile");
+                return Asked::Unanswered;
             }
+        };
+        let mut known = self.known.lock();
+        if known.profile.is_empty() {
+            known.profile = profile;
+            drop(known);
+            self.replaced.send_replace(());
         }
+        Asked::Answered
     }
 
     fn with_run(&self) -> Profile {

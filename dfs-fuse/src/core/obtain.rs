@@ -23,7 +23,7 @@ impl Core {
         let range = range.intersection(ByteRange::new(0, inode.snapshot.tree.attr(nid)?.size));
         self.observe(inode, range)?;
         let (reads, length) = (&self.options.reads, range.len() as usize);
-        if inode.is_sound(range)? {
+        if inode.is_sound(range).await? {
             reads.gave(length);
             return Ok(());
         }
@@ -59,7 +59,7 @@ impl Core {
             let fetches =
                 fetches.map(|part| content.fetch(part.space, part.range, Priority::Demand));
             try_join_all(fetches).await?;
-            if inode.is_sound(range)? {
+            if inode.is_sound(range).await? {
                 return Ok(());
             }
         }
@@ -70,7 +70,7 @@ impl Core {
 
 impl Inode {
     /// Whether all of it is here and in no doubt. The recorder is told of it.
-    fn is_sound(&self, range: ByteRange) -> Result<bool, FsError> {
+    async fn is_sound(&self, range: ByteRange) -> Result<bool, FsError> {
         let mut at = range.start;
         while at < range.end {
             let Some(extent) = self.extent(at, range.end - at)? else { break };
@@ -80,7 +80,7 @@ impl Inode {
             if let Some(recorder) = &self.snapshot.recorder {
                 recorder.touch(space, part);
             }
-            if !self.snapshot.content.is_sound(space, part) {
+            if !self.snapshot.content.is_sound(space, part).await {
                 return Ok(false);
             }
         }

@@ -129,10 +129,20 @@ pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = [0; LONGEST];
+    let Some((length, descriptors)) = receive_bytes(socket, &mut bytes)? else { return Ok(None) };
+    let message = serde_json::from_slice(&bytes[..length])?;
+    Ok(Some((message, descriptors)))
+}
+
+/// Waits for bytes and what comes beside them; `None` when the other end is gone. What does not fit is an error.
+pub(crate) fn receive_bytes(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let mut parts = [IoSliceMut::new(bytes)];
         match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             Err(Errno::CONNRESET) => return Ok(None),
@@ -151,8 +161,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
     }
-    let message = serde_json::from_slice(&bytes[..received.bytes])?;
-    Ok(Some((message, descriptors)))
+    Ok(Some((received.bytes, descriptors)))
 }
 
 #[cfg(test)]

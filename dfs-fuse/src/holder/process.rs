@@ -11,7 +11,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, stdin};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dfs_service::lifecycle::raise_open_files;
+use dfs_service::net::{self, SocketAccess};
 use dfs_service::process::Fault;
 use dfs_service::telemetry::{self, LogFormat, TelemetryError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -186,34 +186,13 @@ pub(super) fn patient(socket: &OwnedFd, most: Duration) -> io::Result<()> {
 
 /// Listens at `path`, in place of a socket on which nobody answers. Its name stays when it is closed.
 pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    match connection_to(path) {
-        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let what = fs::symlink_metadata(path)?.file_type();
-            if !what.is_socket() {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "there is a file of this name",
-                ));
-            }
-        }
-        Err(error) => return Err(error),
-    }
-    // Made beside and renamed: it is there with its permissions, or not at all.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let socket = new_socket()?;
-    bind(&socket, &Address::of(&beside)?.at)?;
-    let published = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
-        .and_then(|()| Ok(listen(&socket, BACKLOG)?))
-        .and_then(|()| fs::rename(&beside, path));
-    if let Err(error) = published {
-        let _ = fs::remove_file(&beside);
-        return Err(error);
-    }
-    Ok(socket)
+    let connect = |path: &Path| connection_to(path).map(drop);
+    net::published(path, SocketAccess::Owner, connect, |beside| {
+        let socket = new_socket()?;
+        bind(&socket, &Address::of(beside)?.at)?;
+        listen(&socket, BACKLOG)?;
+        Ok(socket)
+    })
 }
 
 /// The agent that is served.

@@ -3,21 +3,17 @@
 //!
 //! systemd is asked not to watch the descriptors: each request of the kernel would wake it.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::process::{Command, Stdio};
 
+use dfs_service::lifecycle;
 use parking_lot::Mutex;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, sendmsg_addr, socket_with,
-};
 
 use super::packet::Then;
 use super::{Guard, Holder, Kept, Left, Record};
@@ -28,12 +24,28 @@ const FIRST: RawFd = 3;
 /// Begins the names of ours in the store.
 const PREFIX: &str = "mount-";
 
+/// Descriptors of a mount.
+const OF_A_MOUNT: usize = 2;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Systemd {
     notify: OsString,
     /// What the last process of the service left, until it is asked for.
     left: Mutex<Vec<Kept>>,
+    /// Mounts that are in the store.
+    stored: Mutex<BTreeSet<String>>,
+    /// How many descriptors it takes, where systemd says (from 254 on): what is more it drops without a word.
+    room: Option<usize>,
+}
+
+/// What became of what was left with systemd.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// What another holder keeps from now on.
+    pub kept: Vec<Kept>,
+    /// What nobody else keeps, and why; it still lies in the store.
+    pub lost: Vec<(Kept, io::Error)>,
 }
 
 impl Systemd {
@@ -46,25 +58,45 @@ impl Systemd {
         let own = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
         let count = env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let left = if own { paired(&names, given(count)) } else { Vec::new() };
-        Ok(Self { notify, left: Mutex::new(left) })
+        let found = if own { paired(&names, given(count)) } else { Found::default() };
+        let room = env::var("FDSTORE").ok().and_then(|room| room.parse().ok());
+        Ok(Self::with(notify, found, room))
+    }
+
+    fn with(notify: OsString, found: Found, room: Option<usize>) -> Self {
+        let stored = found.mounts.iter().map(|kept| kept.name.clone()).collect();
+        let (left, stored) = (Mutex::new(found.mounts), Mutex::new(stored));
+        let store = Self { notify, left, stored, room };
+        for name in found.halves {
+            // Nobody can go on with it, and it would be there as long as the service.
+            if let Err(error) = store.let_go(&name) {
+                tracing::warn!(name, %error, "half of a mount stays in systemd's store");
+            }
+        }
+        store
+    }
+
+    /// Has another holder keep what was left here, and lets go of it then; none, where there is none.
+    pub fn move_to(&self, holder: Option<&dyn Holder>) -> io::Result<Moved> {
+        let mut moved = Moved::default();
+        for kept in self.take_over()?.kept {
+            let keeping = match holder {
+                Some(holder) => kept.try_clone().and_then(|copy| holder.keep(copy)),
+                None => Err(io::Error::other("nobody keeps mounts any more (--holder off)")),
+            };
+            match keeping {
+                Ok(()) => {
+                    self.let_go(&kept.name)?;
+                    moved.kept.push(kept);
+                }
+                Err(error) => moved.lost.push((kept, error)),
+            }
+        }
+        Ok(moved)
     }
 
     fn tell(&self, state: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let socket =
-            socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-        let address = match self.notify.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddrUnix::new_abstract_name(name)?,
-            None => SocketAddrUnix::new(self.notify.as_bytes())?,
-        };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        let parts = [IoSlice::new(state.as_bytes())];
-        sendmsg_addr(&socket, &address, &parts, &mut control, SendFlags::NOSIGNAL)?;
-        Ok(())
+        lifecycle::notify_at(&self.notify, state, descriptors)
     }
 }
 
@@ -78,11 +110,22 @@ impl Holder for Systemd {
     }
 
     fn keep(&self, kept: Kept) -> io::Result<()> {
+        let mut stored = self.stored.lock();
+        let mounts = stored.len() + usize::from(!stored.contains(&kept.name));
+        if let Some(room) = self.room.filter(|room| mounts * OF_A_MOUNT > *room) {
+            let why = format!(
+                "systemd keeps {room} descriptors of this service (FileDescriptorStoreMax), two for each mount"
+            );
+            return Err(io::Error::other(why));
+        }
         let state = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={PREFIX}{}", kept.name);
-        self.tell(&state, &[kept.device.as_fd(), kept.record.as_fd()])
+        self.tell(&state, &kept.descriptors())?;
+        stored.insert(kept.name);
+        Ok(())
     }
 
     fn let_go(&self, name: &str) -> io::Result<()> {
+        self.stored.lock().remove(name);
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}"), &[])
     }
 
@@ -147,8 +190,18 @@ fn given(count: RawFd) -> Vec<Option<OwnedFd>> {
     owned.collect()
 }
 
+/// What was in the store.
+#[derive(Debug, Default)]
+struct Found {
+    mounts: Vec<Kept>,
+    /// Names of what is no whole mount.
+    halves: BTreeSet<String>,
+}
+
 /// What belongs together by its name: a device and a record.
-fn paired(names: &str, descriptors: Vec<Option<OwnedFd>>) -> Vec<Kept> {
+fn paired(names: &str, descriptors: Vec<Option<OwnedFd>>) -> Found {
+    let own = names.split(':').take(descriptors.len()).filter_map(|name| name.strip_prefix(PREFIX));
+    let mut halves: BTreeSet<String> = own.map(str::to_owned).collect();
     let mut devices = Vec::new();
     let mut records = Vec::new();
     for (name, descriptor) in names.split(':').zip(descriptors) {
@@ -167,12 +220,18 @@ fn paired(names: &str, descriptors: Vec<Option<OwnedFd>>) -> Vec<Kept> {
         let record = Record::from_descriptor(records.swap_remove(at).1);
         Some(Kept { name: name.to_owned(), device, record })
     });
-    with_record.collect()
+    let mounts: Vec<Kept> = with_record.collect();
+    for kept in &mounts {
+        halves.remove(&kept.name);
+    }
+    Found { mounts, halves }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
 
     use dfs_proto::node::KeptMount;
 
@@ -194,29 +253,87 @@ mod tests {
         let (a, b, alone) = (record(1), record(2), record(3));
         let device = || Some(device());
         // One of them is closed.
-        let descriptors = vec![fd(&b), device(), None, device(), fd(&a), fd(&alone), device()];
-        let names = "mount-b:mount-a:mount-c:mount-b:mount-a:mount-alone:stored";
-        let mut kept = paired(names, descriptors);
+        let descriptors =
+            vec![fd(&b), device(), None, device(), fd(&a), fd(&alone), device(), device()];
+        let names = "mount-b:mount-a:mount-c:mount-b:mount-a:mount-alone:stored:mount-other";
+        let found = paired(names, descriptors);
+        let halves: Vec<_> = found.halves.iter().map(String::as_str).collect();
+        assert_eq!(halves, ["alone", "c", "other"]);
+        let mut kept = found.mounts;
         kept.sort_by(|one, other| one.name.cmp(&other.name));
         let told: Vec<_> =
             kept.iter().map(|kept| (&*kept.name, kept.record.read().unwrap().generation)).collect();
         assert_eq!(told, [("a", 1), ("b", 2)]);
     }
 
+    /// A service manager that listens, and what it heard next.
+    fn manager(dir: &Path) -> (OsString, impl Fn() -> String) {
+        let path = dir.join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let heard = move || {
+            let mut bytes = [0; 200];
+            let length = listener.recv(&mut bytes).unwrap_or(0);
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        };
+        (path.into_os_string(), heard)
+    }
+
+    fn kept(name: &str) -> Kept {
+        Kept { name: name.to_owned(), device: device(), record: record(1) }
+    }
+
     #[test]
     fn a_mount_is_stored_by_its_name_and_taken_out_by_it() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("notify");
-        let listener = UnixDatagram::bind(&path).unwrap();
-        let store = Systemd { notify: path.into_os_string(), left: Mutex::default() };
-        let heard = || {
-            let mut bytes = [0; 200];
-            let length = listener.recv(&mut bytes).unwrap();
-            String::from_utf8_lossy(&bytes[..length]).into_owned()
-        };
-        store.keep(Kept { name: "x1".into(), device: device(), record: record(1) }).unwrap();
+        let (notify, heard) = manager(dir.path());
+        let store = Systemd::with(notify, Found::default(), None);
+        store.keep(kept("x1")).unwrap();
         assert_eq!(heard(), "FDSTORE=1\nFDPOLL=0\nFDNAME=mount-x1");
         store.let_go("x1").unwrap();
         assert_eq!(heard(), "FDSTOREREMOVE=1\nFDNAME=mount-x1");
+    }
+
+    #[test]
+    fn half_of_a_mount_is_taken_out_of_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let (notify, heard) = manager(dir.path());
+        let found = Found { mounts: vec![kept("whole")], halves: ["half".to_owned()].into() };
+        let store = Systemd::with(notify, found, None);
+        assert_eq!(heard(), "FDSTOREREMOVE=1\nFDNAME=mount-half");
+        assert_eq!((heard().as_str(), store.take_over().unwrap().kept.len()), ("", 1));
+    }
+
+    #[test]
+    fn what_was_left_is_another_holders_before_it_goes() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [(notify, heard), (next, told)] = dirs.each_ref().map(|dir| manager(dir.path()));
+        let left = || Found { mounts: vec![kept("x1"), kept("x2")], ..Found::default() };
+        // Whose store has room for one.
+        let other = Systemd::with(next, Found::default(), Some(2));
+        let moved = Systemd::with(notify.clone(), left(), None).move_to(Some(&other)).unwrap();
+        assert_eq!((&*moved.kept[0].name, moved.kept.len()), ("x1", 1));
+        assert_eq!((&*moved.lost[0].0.name, moved.lost.len()), ("x2", 1));
+        assert_eq!(told(), "FDSTORE=1\nFDPOLL=0\nFDNAME=mount-x1");
+        assert_eq!([heard(), heard()], ["FDSTOREREMOVE=1\nFDNAME=mount-x1", ""]);
+        let moved = Systemd::with(notify, left(), None).move_to(None).unwrap();
+        assert_eq!((moved.kept.len(), moved.lost.len(), &*heard()), (0, 2, ""));
+    }
+
+    #[test]
+    fn what_a_full_store_would_drop_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let (notify, heard) = manager(dir.path());
+        let found = Found { mounts: vec![kept("before")], ..Found::default() };
+        let store = Systemd::with(notify, found, Some(5));
+        store.keep(kept("one")).unwrap();
+        store.keep(kept("one")).unwrap();
+        let error = store.keep(kept("other")).unwrap_err();
+        assert!(error.to_string().contains("FileDescriptorStoreMax"), "{error}");
+        store.let_go("before").unwrap();
+        let told = [(); 4].map(|()| heard());
+        assert!(told[2].starts_with("FDSTOREREMOVE=1") && told[3].is_empty(), "{told:?}");
+        store.keep(kept("other")).unwrap();
+        assert_eq!(heard(), "FDSTORE=1\nFDPOLL=0\nFDNAME=mount-other");
     }
 }

@@ -5,20 +5,18 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, ErrorKind, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::mount::MountFlags;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::check::MountPoint;
 use super::{MountError, Privileges, Programs, SUBTYPE, User, check, table};
+use crate::holder::packet;
 
 /// Environment variable that tells the helper where to send the descriptor.
 const SEND_TO: &str = "_FUSE_COMMFD";
@@ -125,23 +123,10 @@ fn helper_options(plan: &Plan) -> String {
     format!("ro,{privileges}{programs},default_permissions{others},subtype={SUBTYPE},fsname={name}")
 }
 
-/// The descriptor that the helper sends; `None` when it ended without.
+/// The descriptor that the helper sends beside a byte; `None` when it ended without.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    loop {
-        let mut parts = [IoSliceMut::new(&mut byte)];
-        match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => break,
-        }
-    }
-    Ok(control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    }))
+    let received = packet::receive_bytes(socket, &mut [0])?;
+    Ok(received.and_then(|(_, descriptors)| descriptors.into_iter().next()))
 }
 
 fn last_words(child: Child) -> io::Result<String> {

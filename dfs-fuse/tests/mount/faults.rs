@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -60,6 +60,56 @@ fn a_blocked_reader_that_is_killed_goes_away_at_once() {
     until("the reader is gone", || reader.try_wait().unwrap().is_some());
     content.open();
     assert!(read(&fixture.path("f")) == bytes, "the next reader is served");
+}
+
+/// Reads the beginning of a file past the page cache.
+fn reading_past_the_page_cache(file: &Path) -> Child {
+    let mut command = Command::new("dd");
+    command.arg(format!("if={}", file.display()));
+    command.args(["of=/dev/null", "iflag=direct", "bs=4096", "count=1"]);
+    command.stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Whether a process was killed and waits where the kernel does not let it end.
+fn waits_killed(reader: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", reader.id())).unwrap_or_default();
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let pending = u64::from_str_radix(&of("SigPnd:"), 16).unwrap_or(0);
+    of("State:").starts_with('D') && pending & 1 << (libc::SIGKILL - 1) != 0
+}
+
+#[test]
+fn a_killed_reader_past_the_page_cache_ends_with_its_answer() {
+    let bytes = noise(60_000);
+    let content = SlowContent::new(MemoryContent::missing(vec![bytes.clone()]));
+    let fixture = Fixture::new(&one_file(bytes.len()), content.clone());
+    let mut reader = reading_past_the_page_cache(&fixture.path("f"));
+    until("its fetch is under way", || content.asked() > 0);
+    reader.kill().unwrap();
+    // As soon as a request was taken the kernel waits for the answer: nobody takes interruptions.
+    until("it waits all the same", || waits_killed(&reader));
+    content.open();
+    until("it has ended", || reader.try_wait().unwrap().is_some());
+    assert!(read(&fixture.path("f")) == bytes, "the next reader is served");
+}
+
+#[test]
+fn a_killed_reader_past_the_page_cache_ends_at_the_deadline_at_the_latest() {
+    let content = SlowContent::new(MemoryContent::missing(vec![noise(60_000)]));
+    let fixture = Fixture::with(&one_file(60_000), content.clone(), |options| {
+        options.core.deadline = Duration::from_secs(1);
+    });
+    let mut reader = reading_past_the_page_cache(&fixture.path("f"));
+    until("its fetch is under way", || content.asked() > 0);
+    reader.kill().unwrap();
+    until("it has ended", || reader.try_wait().unwrap().is_some());
+    until("it is said why", || {
+        let reason = xattr::get(fixture.path("f"), "user.dfs.error").unwrap();
+        reason.is_some_and(|reason| reason.starts_with(b"timed out: "))
+    });
 }
 
 #[test]

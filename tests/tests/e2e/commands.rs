@@ -637,6 +637,13 @@ fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without
     assert_eq!((reads(NOBODY), reads(OTHER)), (100_000, 0), "it is for who mounted it");
     let mounts = |user| by(user, &["mounts", "--format", "name"]).done().text();
     assert_eq!((mounts(NOBODY).trim_end(), mounts(OTHER).as_str()), (mount, ""));
+    let said = by(OTHER, &["mounts", mount]).fails(4, "DFS-4111");
+    let told = format!("{}{}", said.text(), said.stderr);
+    assert!(told.contains("is another user's"), "{told}");
+    let typed = format!(" {}", agent.socket().display());
+    for secret in [&*open, agent.data().to_str().unwrap(), "another node agent"] {
+        assert!(!told.replace(&typed, "").contains(secret), "{secret}: {told}");
+    }
     by(NOBODY, &["umount", mount]).done();
     by(NOBODY, &["mount", "--allow-other", &ada, mount]).done();
     assert_eq!((reads(NOBODY), reads(OTHER)), (100_000, 100_000), "unless that is asked for");

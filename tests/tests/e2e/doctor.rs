@@ -10,7 +10,7 @@ use dfs_tests::{Body, Cluster, Dfctl, Fault, Origin};
 use serde_json::Value;
 
 use crate::support::{
-    Agent, Expected, NOBODY, Place, Tmpfs, as_nobody, binaries, binary, dfctl_at, is_mounted, until,
+    Agent, Expected, NOBODY, Place, Tmpfs, as_nobody, binaries, binary, is_mounted, secluded, until,
 };
 
 /// What it said of one thing: how it is, and the code.
@@ -44,26 +44,39 @@ impl Has for Said {
 fn doctor(place: &Place, words: &[&str]) -> Said {
     let mut command = Dfctl::new(&binaries()).command().unwrap();
     command.args(["doctor", "--format", "json", "--solo", "--data-dir"]).arg(place.path("data"));
-    Said::by(command.args(words)).unwrap()
+    Said::by(&mut secluded(place.root(), command.args(words))).unwrap()
 }
 
-/// The same in a mount namespace of its own, after `prepare`, by `runner`.
-fn secluded(place: &Place, prepare: &str, runner: &str) -> Said {
+/// The same after `prepare`, by `runner`.
+fn prepared(place: &Place, prepare: &str, runner: &str) -> Said {
     let script = format!(
         "set -e; {prepare}; exec {runner} {} doctor --format json --solo --data-dir {}",
         binary("dfctl").display(),
         place.path("data").display()
     );
-    let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
-    command.env("HOME", "/nonexistent").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    Said::by(&mut command).unwrap()
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("HOME", "/nonexistent");
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    Said::by(&mut secluded(place.root(), &command)).unwrap()
+}
+
+#[test]
+fn what_others_have_mounted_is_not_looked_at_by_these_tests() {
+    let (place, others) = (Place::new(), Place::new());
+    let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();
+    let mut other = Agent::solo_with(&others, "agent", &["--holder", "off"]);
+    let dir = other.mount(&origin.url("/d/"), others.dir("mount"));
+    other.kill();
+    let said = doctor(&place, &["--fix"]);
+    finds(&said, "mounts", "ok", "");
+    assert!(!said.stdout_has(dir.to_str().unwrap()), "{}", said.text());
+    assert!(is_mounted(&dir), "it is theirs to take away");
 }
 
 #[test]
 fn a_machine_without_what_fuse_needs_is_told_so() {
     let place = Place::new();
-    let said = secluded(&place, "mount --bind /etc/hostname /dev/fuse", "");
+    let said = prepared(&place, "mount --bind /etc/hostname /dev/fuse", "");
     finds(&said, "fuse device", "fail", "DFS-6101");
     let closed = format!(
         "touch {0}; cp -a /dev/fuse {0}.dev; chmod 600 {0}.dev; mount --bind {0}.dev /dev/fuse",
@@ -77,19 +90,19 @@ fn a_machine_without_what_fuse_needs_is_told_so() {
         "set -e; {closed}; exec {nobody} {} doctor --solo --data-dir /nonexistent",
         lent.display()
     );
-    let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
-    let said = Said::by(command.env("HOME", "/nonexistent")).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("HOME", "/nonexistent");
+    let said = Said::by(&mut secluded(place.root(), &command)).unwrap();
     assert!(said.text().contains("try  sudo chmod 666 /dev/fuse"), "{}", said.text());
-    let said = secluded(&place, "mount --bind /etc/hostname /usr/bin/fusermount3", "");
+    let said = prepared(&place, "mount --bind /etc/hostname /usr/bin/fusermount3", "");
     finds(&said, "fusermount3", "warn", "DFS-6102");
     let none = "chmod 644 $0; mount --bind $0 /usr/bin/fusermount3";
     let none = none.replace("$0", place.path("none").to_str().unwrap());
     fs::write(place.path("none"), "").unwrap();
-    finds(&secluded(&place, &none, ""), "fusermount3", "warn", "DFS-6102");
-    let said = secluded(&place, ":", "setarch $(uname -m) --uname-2.6");
+    finds(&prepared(&place, &none, ""), "fusermount3", "warn", "DFS-6102");
+    let said = prepared(&place, ":", "setarch $(uname -m) --uname-2.6");
     finds(&said, "kernel", "warn", "DFS-6103");
-    let said = secluded(&place, ":", "prlimit --nofile=256");
+    let said = prepared(&place, ":", "prlimit --nofile=256");
     finds(&said, "open files", "warn", "DFS-6112");
 }
 
@@ -106,9 +119,9 @@ fn a_user_is_told_who_may_look_in() {
             place.path("fuse.conf").display(),
             lent.display(),
         );
-        let mut command = Command::new("unshare");
-        command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
-        Said::by(command.env("HOME", "/nonexistent")).unwrap()
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).env("HOME", "/nonexistent");
+        Said::by(&mut secluded(place.root(), &command)).unwrap()
     };
     finds(&runs("# user_allow_other"), "allow_other", "warn", "DFS-6104");
     let said = runs("user_allow_other");
@@ -210,17 +223,11 @@ fn a_dead_mount_is_found_and_taken_away() {
     let (level, code, _) = here(&doctor(&place, &[])).unwrap();
     assert_eq!((level.as_str(), code.as_str()), ("fail", "DFS-6107"));
     assert!(is_mounted(&dir), "looking takes nothing away");
-    // Only this one: others on this machine may be dead for a reason.
-    let others = format!(
-        "for dir in $(awk '/ fuse[.]dfs / {{print $5}}' /proc/self/mountinfo); do \
-         test $dir = {} || umount -l $dir 2> /dev/null || true; done",
-        dir.display()
-    );
     let fix = format!(
         "sh -c '\"$@\" --fix; grep -q {} /proc/self/mountinfo || echo gone >&2' --",
         dir.display()
     );
-    let said = secluded(&place, &others, &fix);
+    let said = prepared(&place, ":", &fix);
     let (level, ..) = here(&said).unwrap();
     assert_eq!(level, "fixed");
     assert!(said.stderr.contains("gone"), "{}", said.stderr);
@@ -231,7 +238,7 @@ fn an_agent_that_hangs_and_a_cluster_that_is_gone_are_told() {
     let place = Place::new();
     let mut cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
     let agent = Agent::of(&cluster, &place, "agent");
-    let looked = || agent.dfctl(&["doctor", "--format", "json"]);
+    let looked = || of_agent(&agent, &[]);
     until("the agent is in its cluster", || {
         told(&looked(), "cluster").iter().all(|one| one.0 == "ok")
     });
@@ -251,7 +258,9 @@ fn an_agent_that_hangs_and_a_cluster_that_is_gone_are_told() {
     let status = agent.dfctl(&["cluster", "status", "--cluster", &address]);
     assert_eq!(status.code, 5, "{status:?}");
     assert!(status.stderr.contains("DFS-6110"), "{status:?}");
-    let nobody = dfctl_at("/nonexistent/sock".as_ref(), &["doctor", "--format", "json"]);
+    let mut command = Dfctl::new(&binaries()).command().unwrap();
+    command.args(["--socket", "/nonexistent/sock", "doctor", "--format", "json"]);
+    let nobody = Said::by(&mut secluded(place.root(), &command)).unwrap();
     finds(&nobody, "agent", "fail", "DFS-4101");
 }
 
@@ -266,7 +275,8 @@ fn a_clock_that_lags_behind_and_a_wrong_configuration_are_told() {
     fs::write(config.join("dfctl.toml"), "solo = true\ncolour = 'never'\n").unwrap();
     let mut command = Command::new(&copy);
     command.args(["doctor", "--format", "json"]).env("XDG_CONFIG_HOME", place.path("config"));
-    let said = Said::by(command.env("HOME", place.root() as &Path)).unwrap();
+    command.env("HOME", place.root() as &Path);
+    let said = Said::by(&mut secluded(place.root(), &command)).unwrap();
     finds(&said, "clock", "fail", "DFS-6111");
     finds(&said, "configuration", "fail", "DFS-1003");
     assert!(told(&said, "configuration")[0].2.contains("dfctl.toml:2: "), "{said:?}");
@@ -282,12 +292,11 @@ fn steps(said: &Said, check: &str) -> Vec<String> {
 
 /// `dfctl doctor` on the data of an agent of a test.
 fn of_agent(agent: &Agent, words: &[&str]) -> Said {
-    // What other tests have mounted is not its affair: it sees copies.
-    let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private"]).arg(binary("dfctl"));
+    let mut command = Command::new(binary("dfctl"));
     command.args(["doctor", "--format", "json", "--data-dir"]).arg(agent.data());
-    command.arg("--socket").arg(agent.socket()).env("HOME", "/nonexistent");
-    Said::by(command.args(words)).unwrap()
+    command.arg("--socket").arg(agent.socket()).env("HOME", "/nonexistent").args(words);
+    // Its mounts lie beside its data.
+    Said::by(&mut secluded(agent.data().parent().unwrap(), &command)).unwrap()
 }
 
 #[test]
@@ -458,17 +467,11 @@ fn a_mount_of_the_kernels_that_no_agent_knows_is_taken_away_unless_it_is_used() 
     fs::remove_dir_all(agent.data().join("mounts")).unwrap();
     let (level, code, _) = here(&of_agent(&agent, &[])).unwrap();
     assert_eq!((level.as_str(), code.as_str()), ("warn", "DFS-6114"));
-    // Only this one: others of this machine are others' affair.
-    let keep = format!(
-        "for dir in $(awk '/ fuse[.]dfs | erofs / {{print $5}}' /proc/self/mountinfo); do \
-         test $dir = {} || umount -l $dir 2> /dev/null || true; done",
-        dir.display()
-    );
     let used = format!("sh -c 'exec 9< {}/f; exec \"$@\" --fix' --", dir.display());
-    let said = secluded(&place, &keep, &used);
+    let said = prepared(&place, ":", &used);
     assert!(here(&said).is_some_and(|one| one.0 == "warn"), "a file of it is open: {said:?}");
     assert!(steps(&said, "mounts").iter().any(|step| step.contains("is in use")), "{said:?}");
-    let said = secluded(&place, &keep, "sh -c 'exec \"$@\" --fix' --");
+    let said = prepared(&place, ":", "sh -c 'exec \"$@\" --fix' --");
     assert!(here(&said).is_some_and(|one| one.0 == "fixed"), "{said:?}");
 }
 
@@ -492,7 +495,7 @@ fn whoever_runs_into_a_dead_mount_is_told_the_same() {
     told(agent.dfctl(&["mounts", shown]));
     told(agent.dfctl(&["cache", "ls", file.to_str().unwrap()]));
     told(agent.dfctl(&["why", file.to_str().unwrap()]));
-    let said = agent.dfctl(&["doctor", "--format", "json"]);
+    let said = of_agent(&agent, &[]);
     assert!(said.text().contains(&way), "{}", said.text());
     agent.dfctl(&["umount", shown]);
     assert!(!is_mounted(&dir));

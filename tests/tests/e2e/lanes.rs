@@ -43,6 +43,29 @@ fn has_mount(socket: &Path, dir: &Path) -> bool {
     listed["items"].as_array().unwrap().iter().any(|mount| mount["dir"] == dir.to_str().unwrap())
 }
 
+#[test]
+fn a_part_of_a_tree_has_the_lane_that_is_right_for_what_is_shown_of_it() {
+    let place = Place::new();
+    let origin = origin_of(&Body::noise(1, LARGE));
+    // More than half of all is in no file of its own.
+    for number in 0..30 {
+        origin.put(&format!("/e/small/{number}"), Body::noise(number, MIB));
+    }
+    origin.put("/e/large", Body::noise(2, LARGE));
+    let agent = Agent::solo(&place, "agent");
+    let lane_of = |url: String, name: &str| {
+        let dir = agent.mount(&url, place.dir(name));
+        lane(agent.socket(), &dir)
+    };
+    assert_eq!(lane_of(origin.url("/d/"), "d").0, "passthrough");
+    let (lane, why) = lane_of(format!("{}!small", origin.url("/d/")), "d-small");
+    assert!(lane == "fuse" && why.contains("needs large files"), "{lane}: {why}");
+    let (lane, why) = lane_of(origin.url("/e/"), "e");
+    assert!(lane == "fuse" && why.contains("less than half"), "{lane}: {why}");
+    let (lane, why) = lane_of(format!("{}!large", origin.url("/e/")), "e-large");
+    assert_eq!((&*lane, &*why), ("passthrough", "1 file directly once whole"));
+}
+
 /// A process that does not run until this is dropped.
 struct Stopped(Pid);
 
@@ -349,11 +372,19 @@ fn read_small(dir: &Path) {
 }
 
 /// All that comes of an open file until it says that there is no more.
-fn read_to_its_end(path: &Path) -> Vec<u8> {
-    let (mut file, mut read) = (File::open(path).unwrap(), Vec::new());
-    // Not `fs::read`: that one asks how long it is.
-    while std::io::copy(&mut file, &mut read).unwrap() > 0 {}
+fn read_to_its_end_of(file: &File) -> Vec<u8> {
+    let mut read = vec![0; LARGE as usize + 4096];
+    let mut at = 0;
+    while let length @ 1.. = file.read_at(&mut read[at..], at as u64).unwrap() {
+        at += length;
+    }
+    read.truncate(at);
     read
+}
+
+/// What a program reads that does not ask how long it is.
+fn read_to_its_end(path: &Path) -> Vec<u8> {
+    read_to_its_end_of(&File::open(path).unwrap())
 }
 
 #[test]
@@ -428,6 +459,55 @@ fn what_the_kernel_shows_to_somebody_is_in_use_after_its_mount_was_taken_away() 
         lane == "passthrough"
     })
     .unwrap();
+}
+
+#[test]
+fn what_somebody_has_open_of_a_mount_of_an_earlier_agent_stays_as_it_is() {
+    for (lane, other_lane) in [("kernel", "passthrough"), ("passthrough", "kernel")] {
+        let place = Place::new();
+        let body = Body::noise(1, LARGE);
+        let (bytes, origin) = (all(&body), origin_of(&body));
+        let mut agent = Agent::solo_with(&place, "agent", &["--holder", "off"]);
+        let (dir, other, url) = (place.dir("mount"), place.dir("other"), origin.url("/d/"));
+        let umount = |agent: &Agent, how: &[&str], dir: &Path| {
+            agent.dfctl(&[&["umount"], how, &[dir.to_str().unwrap()]].concat()).done()
+        };
+        // All of it is here.
+        agent.mount_in("fuse", &url, other.clone());
+        assert!(fs::read(other.join("large")).unwrap() == bytes);
+        read_small(&other);
+        umount(&agent, &[], &other);
+        agent.mount_in(lane, &url, dir.clone());
+        assert_eq!(self::lane(agent.socket(), &dir).0, lane);
+        let open = File::open(dir.join("large")).unwrap();
+        let as_it_is = || {
+            fadvise(&open, 0, None, Advice::DontNeed).unwrap();
+            read_to_its_end_of(&open) == bytes
+        };
+        assert!(as_it_is());
+        umount(&agent, &["--lazy"], &dir);
+        agent.kill();
+        agent.start_again();
+        assert!(as_it_is(), "{lane}: nobody need answer");
+
+        // Nobody has told this agent.
+        agent.mount_in(other_lane, &url, other.clone());
+        let (got, why) = self::lane(agent.socket(), &other);
+        assert!(as_it_is(), "{lane}, beside one of {other_lane}: {why}");
+        assert!(
+            got != other_lane && why.contains("another mount has the kernel read"),
+            "{got}: {why}"
+        );
+        assert!(fs::read(other.join("large")).unwrap() == bytes);
+        umount(&agent, &[], &other);
+        let removed = || agent.dfctl(&["cache", "rm", "--yes", &url]).code == 0;
+        wait::until("this agent does not use it", removed).unwrap();
+        assert!(as_it_is(), "{lane}: it was removed");
+        drop(open);
+        agent.mount_in("fuse", &url, other.clone());
+        assert!(fs::read(other.join("large")).unwrap() == bytes);
+        umount(&agent, &[], &other);
+    }
 }
 
 #[test]

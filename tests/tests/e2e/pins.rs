@@ -211,6 +211,39 @@ fn more_than_there_is_room_for_is_refused_before_anything_is_fetched() {
 }
 
 #[test]
+fn pins_that_have_no_room_are_in_no_others_way() {
+    let (place, origin) = (Place::new(), models());
+    for (name, length) in [("large", 40), ("one", 20), ("other", 20)] {
+        origin.put(&format!("/{name}/f"), Body::noise(length, length * MIB));
+    }
+    let agent = Agent::solo_with(&place, "agent", &["--capacity", "64MiB"]);
+    let note = format!("{}!note", origin.url("/m/"));
+    agent.dfctl(&["cat", &note]).done();
+    // What is mounted is in use: there is room for one of them.
+    let dir = agent.mount(&origin.url("/large/"), place.dir("mount"));
+    fs::read(dir.join("f")).unwrap();
+    let state = |url: &str| {
+        let pins = pins(&agent);
+        let pin = pins.iter().find(|pin| pin["url"] == url).unwrap();
+        let text = |key: &str| pin[key].as_str().unwrap_or_default().to_owned();
+        (text("state"), text("why"))
+    };
+    let full = ["one", "other"].map(|name| origin.url(&format!("/{name}/")));
+    // Who makes room may take what was opened only now.
+    let pin = |url: &str| until("it is pinned", || agent.dfctl(&["cache", "pin", url]).code == 0);
+    full.iter().for_each(|url| pin(url));
+    until("neither has room", || {
+        full.iter().all(|url| state(url) == ("waiting".to_owned(), "room in the cache".to_owned()))
+    });
+    // All of it is here.
+    pin(&note);
+    until("it has its turn", || state(&note).0 == "whole");
+    assert!(full.iter().all(|url| state(url).0 != "whole"));
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    until("there is room", || full.iter().all(|url| state(url).0 == "whole"));
+}
+
+#[test]
 fn what_was_kept_by_hand_stays_and_two_pins_keep_what_they_share() {
     let (place, origin) = (Place::new(), models());
     let agent = Agent::solo(&place, "agent");

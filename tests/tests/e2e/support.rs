@@ -325,6 +325,28 @@ pub fn as_nobody(program: &Path) -> Command {
     as_user(NOBODY, program)
 }
 
+/// Lines of shell that take away all that dfs and the kernel for it have mounted, but for what is below `$0`: for a mount
+/// namespace that nobody else is in.
+pub const OTHERS_AWAY: &str = r#"for dir in $(awk '/ fuse[.]dfs | erofs / {print $5}' /proc/self/mountinfo); do
+    case "$dir" in "$0"/*) ;; *) umount -l "$dir" 2> /dev/null || true ;; esac
+done"#;
+
+/// `command`, where nothing of dfs is mounted but below `root`: it neither looks at what other tests have mounted nor takes
+/// that away, and what it takes away is there for all others.
+pub fn secluded(root: &Path, command: &Command) -> Command {
+    let script = format!("{OTHERS_AWAY}; exec \"$@\"");
+    let mut secluded = Command::new("unshare");
+    secluded.args(["-m", "--propagation", "private", "sh", "-c", &script]).arg(root);
+    secluded.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => secluded.env(name, value),
+            None => secluded.env_remove(name),
+        };
+    }
+    secluded
+}
+
 /// `program`, to be run by `user`, in nobody's group.
 pub fn as_user(user: u32, program: &Path) -> Command {
     let mut command = Command::new("setpriv");

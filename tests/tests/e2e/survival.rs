@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::own::{Of, Own, running};
 use crate::support::{
     Agent, Expected, NOBODY, Place, Tmpfs, all, as_nobody, binaries, binary, dfctl_at, reading,
-    reading_with,
+    reading_with, secluded,
 };
 
 const MIB: u64 = 1 << 20;
@@ -313,8 +313,13 @@ fn where_agent_and_holder_die_at_once_the_mount_is_dead_and_can_be_cleared_away(
         fs::metadata(dir.join("f")).is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
     })
     .unwrap();
-    dfctl_at(&own.socket, &["doctor", "--fix"]);
-    assert!(!guard.is_mounted());
+    // Where nobody else's are taken away with it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$@\" > /dev/null; cat /proc/self/mountinfo", "--"]);
+    command.arg(binary("dfctl")).arg("--socket").arg(&own.socket).args(["doctor", "--fix"]);
+    let left = Said::by(&mut secluded(own.place.root(), &command)).unwrap().text();
+    assert!(left.contains(" / ") && !left.contains(dir.to_str().unwrap()), "{left}");
+    assert!(guard.is_mounted());
 }
 
 #[test]

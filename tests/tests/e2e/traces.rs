@@ -329,6 +329,35 @@ fn the_cluster_tells_a_node_what_others_read_of_what_is_public() {
     assert_eq!(prefetched(&agents[1])["runs"], 0);
 }
 
+#[test]
+fn a_mount_that_was_made_while_no_cluster_answered_hears_what_others_read_once_one_does() {
+    let place = Place::new();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let (origin, names) = (origin(), ["one", "witness", "other"]);
+    let [one, witness, other] = names.map(|name| Agent::of(&cluster, &place, name));
+    let (url, dir) = (origin.url("/d/"), place.dir("mount"));
+    one.mount(&url, dir.clone());
+    read(&dir, &READ);
+    unmount(&one, &dir);
+    until("the cluster knows", || {
+        witness.mount(&url, dir.clone());
+        let prefetch = prefetched(&witness);
+        unmount(&witness, &dir);
+        prefetch["runs"] == 1
+    })
+    .unwrap();
+    cluster.process().freeze();
+    other.mount(&url, dir.clone());
+    assert_eq!(
+        (&prefetched(&other)["runs"], &prefetch(&other)["state"]),
+        (&0.into(), &"idle".into())
+    );
+    cluster.process().thaw();
+    until("it was told", || prefetch(&other)["runs"] == 1).unwrap();
+    let prefetch = prefetched(&other);
+    assert_eq!(prefetch["fetched_bytes"], READ.len() as u64 * LENGTH, "{prefetch}");
+}
+
 /// What was fetched, once all is that is to be.
 fn prefetched(agent: &Agent) -> Value {
     until("it is through", || matches!(prefetch(agent)["state"].as_str(), Some("done" | "idle")))

@@ -115,6 +115,41 @@ fn a_liar_is_shown_with_who_found_out() {
     assert_eq!(cluster.process().metric("dfs_scheduler_blacklisted_total").unwrap(), 1.0);
 }
 
+#[test]
+fn a_file_that_the_kernel_shows_by_itself_has_a_task_as_in_every_lane() {
+    let place = Place::new();
+    let origin = Origin::of("/d/large", Body::noise(1, 9 * MIB)).unwrap();
+    origin.put("/d/dir/small", Body::noise(2, 100));
+    origin.put("/d/empty", Body::noise(3, 0));
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let (node, other) = (Agent::of(&cluster, &place, "node"), Agent::solo(&place, "other"));
+    let (url, usual, kernel) = (origin.url("/d/"), place.dir("usual"), place.dir("kernel"));
+    node.mount_in("fuse", &url, usual.clone());
+    let files = ["large", "dir/small"];
+    // All of it is here: the kernel needs nobody.
+    files.iter().for_each(|name| drop(fs::read(usual.join(name)).unwrap()));
+    node.mount_in("kernel", &url, kernel.clone());
+    for name in files {
+        let task = xattr::get(usual.join(name), "user.dfs.task").unwrap().unwrap();
+        let task = String::from_utf8(task).unwrap();
+        let file = kernel.join(name);
+        assert_eq!(xattr::get(&file, "user.dfs.task").ok().flatten(), None, "the kernel shows it");
+        until("the scheduler knows it", || node.dfctl(&["why", &task]).code == 0);
+        let said = why(&node, file.to_str().unwrap());
+        assert_eq!(said["task"]["id"], *task, "{said}");
+        node.dfctl(&["task", "watch", "--once", file.to_str().unwrap()]).done();
+    }
+    let of = |name: &str| kernel.join(name).to_str().unwrap().to_owned();
+    let said = node.dfctl(&["why", &of("dir")]).fails(3, "DFS-4124");
+    assert!(said.stderr.contains("is a directory"), "{}", said.stderr);
+    let said = node.dfctl(&["why", &of("empty")]).fails(3, "DFS-4124");
+    assert!(said.stderr.contains("has no content"), "{}", said.stderr);
+    // Whose it is not says what to type; the kernel does not tell whom to ask.
+    let said = other.dfctl(&["why", &of("large")]).fails(1, "DFS-5106");
+    let typed = format!("dfctl --socket PATH why {}", of("large"));
+    assert!(said.stderr.contains(&typed), "{}", said.stderr);
+}
+
 /// The events that a command has told until now, whole lines.
 fn events(running: &Running) -> Vec<Value> {
     let text = String::from_utf8(running.stdout()).unwrap();

@@ -181,6 +181,8 @@ pub(crate) struct Shared {
     /// Requests to origins at a time, over all tasks.
     pub(super) source_slots: Arc<OriginSlots>,
     pub(super) turns: Arc<Turns>,
+    /// Turns of hashing again what is in doubt, over all tasks.
+    pub(super) settling: Arc<Semaphore>,
     /// What is wanted, as of which event.
     pub(super) wanted: watch::Sender<Wanted>,
     /// Events that flights have reported.
@@ -558,6 +560,18 @@ impl Task {
         if self.is_complete() {
             self.shared.provenance.came_with_opening(GroupRange::new(0, 1));
         }
+    }
+
+    /// Whether all of `range` is here and in no doubt. What is in doubt is hashed again first, for a
+    /// few readers at a time: that takes as long as reading it from the disk.
+    pub async fn is_sound(&self, range: ByteRange) -> bool {
+        let (stored, groups) = (self.shared.stored.clone(), self.clipped(range).groups());
+        if !stored.is_in_doubt(groups) {
+            return stored.ready(groups).is_ok();
+        }
+        let Ok(_turn) = self.shared.settling.acquire().await else { return false };
+        let settling = tokio::task::spawn_blocking(move || stored.ready(groups).is_ok());
+        settling.await.unwrap_or(false)
     }
 
     /// What was thought to be here is not (bit rot, a disk error): it is fetched again when wanted.

@@ -34,7 +34,7 @@ use super::directory::{Directory, Share, allocated};
 use super::signed::SignedLog;
 use super::state::{self, Header, HeaderPage, MAX_GROUPS, StateFile};
 use super::uses::Presence;
-use super::{DirectGuard, StoreError, Use, UseGuard};
+use super::{DirectGuard, Reads, StoreError, Use, UseGuard};
 use crate::hashtree::{ContentError, Cv, Node, Shape};
 
 /// A kept task; cheap to clone. Holding one does not keep it from being evicted: a [`Use`] does.
@@ -445,10 +445,10 @@ impl StoredTask {
         self.opened.path.join("content")
     }
 
-    /// For who reads the content file directly: until the guard is dropped, and a while longer, nothing is taken out of
+    /// For who reads the content file directly: until the guard is dropped, or a while longer, nothing is taken out of
     /// it. To be asked before [`StoredTask::ready`].
-    pub fn read_directly(&self) -> DirectGuard {
-        self.opened.presence.begin_direct()
+    pub fn read_directly(&self, reads: Reads) -> DirectGuard {
+        self.opened.presence.begin_direct(reads)
     }
 
     /// Begins a use, during which the task is never taken away. Refused when it has been already.

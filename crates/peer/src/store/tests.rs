@@ -459,6 +459,27 @@ fn a_file_ends_where_who_reads_it_needs_it_to_and_nowhere_else_meanwhile() {
 }
 
 #[test]
+fn a_file_that_somebody_unknown_has_open_ends_where_it_did() {
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP + 7);
+    let (_store, task) = kept(dir.path(), 1, &content);
+    let in_file = || fs::metadata(task.content_path()).unwrap().len();
+    let refused = |ends| matches!(task.keep_end(ends), Err(StoreError::EndsElsewhere(_)));
+    for (own, other) in [(Ends::OnGroup, Ends::WithContent), (Ends::WithContent, Ends::OnGroup)] {
+        drop(task.keep_end(own).unwrap());
+        let ends = in_file();
+        // The kernel, for a mount of an earlier agent that has no name any more.
+        let unknown = fs::File::open(task.content_path()).unwrap();
+        assert!(refused(other));
+        assert_eq!(in_file(), ends);
+        drop(task.keep_end(own).unwrap());
+        drop(unknown);
+        drop(task.keep_end(other).unwrap());
+        assert_ne!(in_file(), ends);
+    }
+}
+
+#[test]
 fn the_capacity_is_a_limit() {
     let dir = TempDir::new().unwrap();
     let capacity = Some(ByteSize(4 * GROUP_BYTES));

@@ -116,8 +116,17 @@ pub(super) struct Presence {
 #[derive(Debug, Default)]
 struct Direct {
     now: u64,
-    /// When the last of them ended.
+    /// When the last of those ended that may be behind.
     ended: Option<Instant>,
+}
+
+/// When somebody who reads the content file by himself has ended to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// As soon as that is said: the kernel for a mount, a map.
+    UntilSaid,
+    /// A while later: who was told of bytes in the file, and copies them by itself.
+    AWhileLonger,
 }
 
 /// Who was told of bytes in the content file, and copies them by itself, may be so far behind.
@@ -263,9 +272,9 @@ impl Presence {
         Ok(UseGuard { presence: Arc::clone(self), reason })
     }
 
-    pub(super) fn begin_direct(self: &Arc<Self>) -> DirectGuard {
+    pub(super) fn begin_direct(self: &Arc<Self>, reads: Reads) -> DirectGuard {
         self.direct.lock().now += 1;
-        DirectGuard { presence: Arc::clone(self) }
+        DirectGuard { presence: Arc::clone(self), reads }
     }
 
     /// What `act` does to the content, where that is nobody's but this store's; nobody else begins to read it meanwhile.
@@ -302,13 +311,16 @@ impl Presence {
 #[must_use = "it may be taken away when the guard is dropped"]
 pub struct DirectGuard {
     presence: Arc<Presence>,
+    reads: Reads,
 }
 
 impl Drop for DirectGuard {
     fn drop(&mut self) {
         let mut direct = self.presence.direct.lock();
         direct.now -= 1;
-        direct.ended = Some(Instant::now());
+        if self.reads == Reads::AWhileLonger {
+            direct.ended = Some(Instant::now());
+        }
     }
 }
 

@@ -43,8 +43,8 @@ pub enum OnFailure {
     Report,
 }
 
-/// How long to wait before a task is started again: doubled after every failure, back to the first
-/// once a run has lasted as long as the longest wait.
+/// How long to wait before something is tried again: doubled after every failure. For a task that is started again it is
+/// back to the first once a run has lasted as long as the longest wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// After the first failure.
@@ -61,7 +61,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The wait after `failures` failures in a row (at least one), before jitter.
-    pub(crate) fn after(&self, failures: u32) -> Duration {
+    pub fn after(&self, failures: u32) -> Duration {
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
     }

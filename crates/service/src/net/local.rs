@@ -53,22 +53,13 @@ impl LocalListener {
     /// Listens on `path`, in place of a socket on which nobody answers. The caller makes sure that
     /// the directory is private or that only this process makes sockets in it.
     pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, NetError> {
-        let failed = |source| NetError::Socket { path: path.to_owned(), source };
-        if answers(path).map_err(failed)? {
-            return Err(NetError::SocketInUse { path: path.to_owned() });
-        }
-        // Made beside and renamed: nobody can connect before the permissions are right.
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(format!(".{}", std::process::id()));
-        let partial = PathBuf::from(partial);
-        remove(&partial).map_err(failed)?;
-        let listener = UnixListener::bind(&partial).map_err(failed)?;
-        let published = permit(&partial, access).and_then(|()| fs::rename(&partial, path));
-        if let Err(error) = published {
-            // Best effort: the error that matters is the first.
-            let _ = remove(&partial);
-            return Err(failed(error));
-        }
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => NetError::SocketInUse { path: path.to_owned() },
+            _ => NetError::Socket { path: path.to_owned(), source },
+        };
+        let connect = |path: &Path| StdUnixStream::connect(path).map(drop);
+        let bind = |path: &Path| UnixListener::bind(path);
+        let listener = published(path, access, connect, bind).map_err(failed)?;
         let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
         Ok(Self { listener, name: SocketName { path: path.to_owned(), inode } })
     }
@@ -93,10 +84,36 @@ impl Drop for SocketName {
     }
 }
 
+/// What `bind` makes of the name of a socket, at `path`, in place of a socket on which nobody answers who would `connect`.
+/// It is made beside and renamed: it is there with its permissions, or not at all. Where somebody answers it is in use
+/// ([`io::ErrorKind::AddrInUse`]).
+pub fn published<L>(
+    path: &Path,
+    access: SocketAccess,
+    connect: impl FnOnce(&Path) -> io::Result<()>,
+    bind: impl FnOnce(&Path) -> io::Result<L>,
+) -> io::Result<L> {
+    if answers(path, connect)? {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    remove(&beside)?;
+    let listener = bind(&beside)?;
+    let renamed = permit(&beside, access).and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = renamed {
+        // Best effort: the error that matters is the first.
+        let _ = remove(&beside);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
 /// Whether somebody listens on `path`. A file that is not a socket is an error.
-fn answers(path: &Path) -> io::Result<bool> {
-    match StdUnixStream::connect(path) {
-        Ok(_) => Ok(true),
+fn answers(path: &Path, connect: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<bool> {
+    match connect(path) {
+        Ok(()) => Ok(true),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Ok(false),
             io::ErrorKind::ConnectionRefused if is_socket(path)? => Ok(false),

@@ -29,7 +29,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let asked = Asked::of(&args.task)?;
+    let asked = Asked::of(context, &args.task, "task watch").await?;
     let backend = backend(context).await?;
     // Of a file in several tasks the first one is watched.
     let Some(which) = asked.which().into_iter().next() else { return Ok(Outcome::Nothing) };

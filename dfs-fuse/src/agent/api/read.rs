@@ -15,7 +15,7 @@ use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, GroupSet, Priority, groups_i
 use dfs_peer::engine::{Growth, Mark, ReadError, Task};
 use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{DirectGuard, StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, Reads, StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{
     ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadSpan, ReadStart,
@@ -133,7 +133,7 @@ pub(super) async fn read(
     let transfer = Transfer {
         mark: piece.task.mark(),
         _in_use: in_use,
-        _whole: request.by_path.then(|| piece.task.stored().read_directly()),
+        _whole: request.by_path.then(|| piece.task.stored().read_directly(Reads::AWhileLonger)),
         _opened: opened,
         rest: ByteRange::new(start, end),
         first: start,

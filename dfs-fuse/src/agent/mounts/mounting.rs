@@ -15,7 +15,7 @@ use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use tokio::runtime::Handle;
 
 use super::shown::{Now, Shown, What, content_of};
-use super::trees::{Alone, give_back, is_whole, tree_of, whole_tree};
+use super::trees::{Alone, asked_for, is_whole, tree_of, whole_tree};
 use super::{MountTable, MountTableError};
 use crate::agent::asker::Asker;
 use crate::agent::before::Away;
@@ -109,8 +109,12 @@ impl MountTable {
         let content = self.content(&request.opened, request.cache_quota)?;
         let mut options = request.options();
         options.keeping = self.keeping(kept::shown(&request.what()));
-        let alone = Alone::of(&request.opened);
-        let shape = self.shape(&request, &alone).await?;
+        let (opened, path) = (request.opened.clone(), request.path.clone());
+        let looking = tokio::task::spawn_blocking(move || asked_for(&opened, &path));
+        let (tree, footprint) = looking.await.map_err(|_| MountTableError::Stopping)??;
+        let part = footprint.get().and_then(Option::as_ref);
+        let alone = Alone::of(&request.opened, part);
+        let shape = self.shape(&request, alone.shape(&request, part)).await?;
         let mut lane = lane::choose(request.lane, &self.machine(), &shape);
         if lane.lane == Lane::Kernel {
             let (asked, used) = (lane.clone(), Arc::clone(&content));
@@ -133,10 +137,7 @@ impl MountTable {
         let (dir, beginning) = (request.dir, Beginning::Mounted);
         let reads = Some(self.counts(&mut options));
         let course = Course { what, content, reads, noted: None, beginning };
-        self.begin(course, move |what, content, recorder| {
-            let whole = whole_tree(&what.opened)?;
-            give_back(&whole);
-            let (tree, footprint) = tree_of(whole, &what.path)?;
+        self.begin(course, move |_, content, recorder| {
             options.core.recorder = Some(recorder);
             let mounted = mount::mount(&dir, tree, content, &options)?;
             if let Passed::Refused(why) = mounted.passed() {
@@ -197,9 +198,12 @@ impl MountTable {
         Machine { unguarded, ..Machine::this() }
     }
 
-    /// What is to be mounted, as far as its lane goes by that.
-    async fn shape(&self, request: &MountRequest, alone: &Alone) -> Result<Shape, MountTableError> {
-        let mut shape = alone.shape(request);
+    /// With what is here of it, as far as its lane goes by that.
+    async fn shape(
+        &self,
+        request: &MountRequest,
+        mut shape: Shape,
+    ) -> Result<Shape, MountTableError> {
         let wants_kernel = request.lane == Wanted::Lane(Lane::Kernel);
         // It takes a look at every file, so for nothing else.
         if wants_kernel && self.machine().cannot_show(&Shape { whole: true, ..shape }).is_none() {

@@ -23,14 +23,15 @@ impl AsRef<[u8]> for SharedIndex {
     }
 }
 
-/// Spaces that are one file each.
+/// Spaces that are one file each, and of what is shown.
 pub(super) struct Alone {
     pub spaces: Vec<u16>,
     bytes: u64,
 }
 
 impl Alone {
-    pub fn of(opened: &OpenArtifact) -> Self {
+    /// Those of a part of what is opened, or of all of it.
+    pub fn of(opened: &OpenArtifact, part: Option<&Footprint>) -> Self {
         let recipes = opened.index.as_ref().map(|index| index.index.spaces()).unwrap_or_default();
         let image = opened.index.as_ref().map(|index| index.index.image());
         // Of blocks that small are trees of archives, whose files begin anywhere.
@@ -40,18 +41,30 @@ impl Alone {
             OriginRecipe::Members { table, .. } => table.count() == 1,
             OriginRecipe::Parts { .. } => false,
         };
-        let alone = (0..).zip(recipes).filter(|(_, recipe)| is_alone(recipe));
-        let (spaces, bytes): (_, Vec<u64>) =
-            alone.map(|(space, recipe)| (space, recipe.length.unwrap_or(0))).unzip();
+        let is_shown = |space| part.is_none_or(|part| part.bytes_in(space) > 0);
+        let alone = recipes
+            .iter()
+            .enumerate()
+            .filter(|(space, recipe)| is_alone(recipe) && is_shown(*space));
+        let alone = alone.filter_map(|(space, recipe)| {
+            Some((u16::try_from(space).ok()?, recipe.length.unwrap_or(0)))
+        });
+        let (spaces, bytes): (_, Vec<u64>) = alone.unzip();
         Self { spaces, bytes: bytes.iter().sum() }
     }
 
-    /// Of the whole tree, whatever part of it is shown.
-    pub fn shape(&self, request: &MountRequest) -> Shape {
-        let whole = request.opened.describe();
+    /// Of what is shown, whatever there is beside it.
+    pub fn shape(&self, request: &MountRequest, part: Option<&Footprint>) -> Shape {
+        let (files, bytes) = part.map_or_else(
+            || {
+                let whole = request.opened.describe();
+                (whole.files, whole.bytes)
+            },
+            |part| (part.files, part.bytes),
+        );
         Shape {
-            files: whole.files,
-            bytes: whole.bytes,
+            files,
+            bytes,
             alone: self.spaces.len() as u64,
             alone_bytes: self.bytes,
             whole: false,
@@ -108,8 +121,15 @@ pub(in crate::agent) fn tree_of(
 /// Entries of a tree that may have taken much to be made.
 const MANY: u64 = 10_000;
 
+/// What is to be mounted. Of a part it looks at every inode: blocks.
+pub(super) fn asked_for(opened: &OpenArtifact, path: &[u8]) -> Result<Part, MountTableError> {
+    let whole = whole_tree(opened)?;
+    give_back(&whole);
+    tree_of(whole, path)
+}
+
 /// Gives the system what a large tree took while its index was made.
-pub(super) fn give_back(made: &IndexTree<SharedIndex>) {
+fn give_back(made: &IndexTree<SharedIndex>) {
     if made.totals().inodes < MANY {
         return;
     }

@@ -8,6 +8,7 @@ use dfs_model::{ByteRange, ByteSize, Priority};
 use dfs_peer::engine::Task;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::{error_chain, targets};
+use dfs_service::Backoff;
 use dfs_source::Asking;
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -20,8 +21,7 @@ use crate::agent::mounts::MountTableError;
 use crate::agent::{Agent, CallError};
 
 /// How soon, and how late, what could not be had is tried again.
-const SOONEST: Duration = Duration::from_secs(2);
-const LATEST: Duration = Duration::from_secs(300);
+const AGAIN: Backoff = Backoff { first: Duration::from_secs(2), max: Duration::from_secs(300) };
 
 /// How often it is looked whether what was whole still is.
 const LOOK: Duration = Duration::from_secs(60);
@@ -33,10 +33,49 @@ const OPENED: Duration = Duration::from_secs(60);
 const ROOM: ByteSize = ByteSize(32 << 20);
 
 /// How an attempt at making a pin whole ended.
+#[derive(Debug)]
 enum Attempt {
     Whole,
+    /// There is no room for the rest of it.
+    Full,
     Later(String),
     Lost(String),
+}
+
+impl Attempt {
+    /// Whether it is worth staying for what is missing.
+    fn may_come(&self) -> bool {
+        matches!(self, Self::Full | Self::Later(_))
+    }
+}
+
+/// How long a pin is left alone after an attempt: longer and longer while that fails. Knows no clock.
+#[derive(Debug, Default)]
+struct Pauses {
+    /// In a row.
+    failures: u32,
+}
+
+impl Pauses {
+    fn after(&mut self, attempt: &Attempt) -> Duration {
+        self.failures = match attempt {
+            Attempt::Later(_) => self.failures.saturating_add(1),
+            // Whoever had room got on.
+            Attempt::Whole | Attempt::Full => 0,
+            Attempt::Lost(_) => self.failures,
+        };
+        match attempt {
+            Attempt::Whole => LOOK,
+            Attempt::Full => filling::ROOM,
+            Attempt::Later(_) => AGAIN.after(self.failures),
+            Attempt::Lost(_) => AGAIN.max,
+        }
+    }
+
+    /// Somebody wanted it tried at once.
+    fn begin_anew(&mut self) {
+        self.failures = 0;
+    }
 }
 
 /// What is fetched for a pin.
@@ -78,47 +117,38 @@ impl Pin {
     /// Makes it whole, and again when it is not any more. Ends when it is lifted.
     pub(super) async fn keep(self: Arc<Self>, agent: &Agent) {
         let keeping = async {
-            let mut pause = SOONEST;
+            let mut pauses = Pauses::default();
             loop {
                 // An agent that ends when it is idle goes on until this is whole.
                 let busy = agent.enter();
+                // Nobody waits for room with a turn that others could have.
                 let attempt = match agent.pins().turns.acquire().await {
                     Ok(_turn) => Box::pin(self.attempt(agent)).await,
                     Err(_) => return,
                 };
-                let wait = match attempt {
-                    Attempt::Whole => {
-                        self.whole();
-                        pause = SOONEST;
-                        drop(busy);
-                        LOOK
-                    }
-                    Attempt::Later(why) => {
-                        self.say(State::Waiting(why));
-                        let wait = pause;
-                        pause = (pause * 2).min(LATEST);
-                        wait
-                    }
-                    Attempt::Lost(why) => {
-                        self.say(State::Failed(why));
-                        drop(busy);
-                        LATEST
-                    }
-                };
+                let pause = pauses.after(&attempt);
+                let _busy = attempt.may_come().then_some(busy);
+                self.take_note(attempt);
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = self.again.notified() => pause = SOONEST,
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.again.notified() => pauses.begin_anew(),
                 }
             }
         };
         self.lifted.run_until_cancelled(keeping).await;
     }
 
-    fn whole(&self) {
-        let mut progress = self.progress.lock();
-        progress.state = State::Whole;
-        // Its files need not be open.
-        progress.opened = None;
+    fn take_note(&self, attempt: Attempt) {
+        self.say(match attempt {
+            Attempt::Whole => {
+                // Its files need not be open.
+                self.progress.lock().opened = None;
+                State::Whole
+            }
+            Attempt::Full => State::Waiting(filling::NO_ROOM.to_owned()),
+            Attempt::Later(why) => State::Waiting(why),
+            Attempt::Lost(why) => State::Failed(why),
+        });
     }
 
     async fn attempt(&self, agent: &Agent) -> Attempt {
@@ -169,6 +199,7 @@ impl Pin {
         let why = fill.why.into_inner();
         Ok(match filled.lost {
             Some(why) => Attempt::Lost(why),
+            None if filled.ended == Ended::Full => Attempt::Full,
             None if filled.ended == Ended::Through && filled.later.is_empty() => {
                 match is_here(agent, &needs).await {
                     true => Attempt::Whole,
@@ -209,4 +240,36 @@ async fn is_here(agent: &Agent, needs: &Arc<Needs>) -> bool {
     let (engine, needs) = (agent.host().engine.clone(), Arc::clone(needs));
     let looking = tokio::task::spawn_blocking(move || needs.here(&engine) == needs.bytes());
     looking.await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn later() -> Attempt {
+        Attempt::Later("the origin is away".to_owned())
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_tried_less_and_less_often_until_it_can_or_somebody_asks() {
+        let mut pauses = Pauses::default();
+        let mut seconds = |attempt: Attempt| pauses.after(&attempt).as_secs();
+        let doubled: Vec<_> = (0..10).map(|_| seconds(later())).collect();
+        assert_eq!(doubled, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(
+            seconds(Attempt::Lost(String::new())),
+            300,
+            "it is for ever, as far as is known"
+        );
+        assert_eq!(seconds(later()), 300);
+        // What got on begins anew, also where there was no room for all of it.
+        assert_eq!(seconds(Attempt::Full), filling::ROOM.as_secs());
+        assert_eq!(seconds(later()), 2);
+        assert_eq!((seconds(Attempt::Whole), seconds(later())), (LOOK.as_secs(), 2));
+        assert_eq!(seconds(later()), 4);
+        pauses.begin_anew();
+        assert_eq!(pauses.after(&later()).as_secs(), 2);
+        pauses.failures = u32::MAX;
+        assert_eq!(pauses.after(&later()), AGAIN.max);
+    }
 }

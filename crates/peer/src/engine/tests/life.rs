@@ -1,6 +1,7 @@
 //! Tasks that are opened, closed, and left to the next process.
 
 use dfs_model::GroupRange;
+use futures::FutureExt;
 
 use super::*;
 
@@ -140,6 +141,32 @@ async fn after_an_orderly_end_the_next_boot_hashes_nothing() {
     };
     assert_eq!(hashed(cut.path()), 5, "after a power cut all of it is");
     assert_eq!(hashed(dir.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_doubt_is_hashed_where_nobody_else_waits_for_it() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(5 * GROUP));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    read_all(&task).await;
+    // Somebody cuts it: all the rest is in doubt.
+    task.stored().content_file().set_len(4 * GROUP).unwrap();
+    assert!(task.stored().read(ByteRange::new(4 * GROUP, 5 * GROUP)).is_err());
+    let rest = ByteRange::new(0, 4 * GROUP);
+    assert!(task.stored().is_in_doubt(rest.groups()));
+    let (told, hashed) = std::sync::mpsc::channel();
+    task.stored().interrupt(move || told.send(std::thread::current().id()).unwrap());
+    // The turns are few.
+    let turns = engine.inner.settling.clone().acquire_many_owned(SETTLED_AT_A_TIME as u32);
+    let turns = turns.await.unwrap();
+    let mut looking = std::pin::pin!(task.is_sound(rest));
+    assert!((&mut looking).now_or_never().is_none());
+    assert!(hashed.try_recv().is_err(), "it waits for its turn");
+    drop(turns);
+    looking.await;
+    assert_ne!(hashed.recv().unwrap(), std::thread::current().id());
+    assert!(!task.stored().is_in_doubt(rest.groups()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

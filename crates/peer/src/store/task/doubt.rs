@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use dfs_model::{GROUP_BYTES, GroupRange, Invariant};
 
 use super::super::state;
-use super::{Opened, StoreError, StoredTask};
+use super::{Facts, Opened, StoreError, StoredTask};
 use crate::hashtree::{Node, Shape, group_digest};
 
 /// What hashing again found.
@@ -29,6 +29,12 @@ enum Durable {
 }
 
 impl StoredTask {
+    /// Whether what is here of `groups` is to be hashed again before it is read.
+    pub fn is_in_doubt(&self, groups: GroupRange) -> bool {
+        let facts = self.opened.facts.read();
+        facts.doubts(groups)
+    }
+
     /// That all of `groups` are here and none of them in doubt: to be asked before the content file is
     /// read directly. What is in doubt is hashed again; what is not here is an error.
     pub fn ready(&self, groups: GroupRange) -> Result<(), StoreError> {
@@ -50,8 +56,7 @@ impl StoredTask {
                 if let Some(missing) = facts.have.missing_in(groups).next() {
                     return Err(StoreError::Missing { task: opened.id, groups: missing });
                 }
-                let doubted = facts.doubt.present_in(groups).next().is_some();
-                (doubted && !Invariant::DoubtIsResolved.is_broken(), facts.taken_out)
+                (facts.doubts(groups), facts.taken_out)
             };
             if !doubted {
                 return Ok(taken_out);
@@ -159,6 +164,13 @@ impl StoredTask {
         }
         drop(facts);
         self.restore_signed(groups)
+    }
+}
+
+impl Facts {
+    fn doubts(&self, groups: GroupRange) -> bool {
+        let doubted = self.doubt.present_in(groups).next().is_some();
+        doubted && !Invariant::DoubtIsResolved.is_broken()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dfs_model::GROUP_BYTES;
 
+use super::sole::Opens;
 use super::{Opened, StoredTask};
 use crate::store::StoreError;
 use crate::store::uses::Presence;
@@ -45,8 +46,9 @@ impl Drop for EndGuard {
 }
 
 impl StoredTask {
-    /// Has the content's file end there until the guard is dropped. Refused while it is to end elsewhere for somebody else.
-    /// Where the length is not known yet it is left as it is.
+    /// Has the content's file end there until the guard is dropped. Refused while it is to end elsewhere for somebody else,
+    /// also where this process knows nothing of whom: a mount that was taken away lazily goes on for who has files of it
+    /// open, and outlives the agent that knew of it. Where the length is not known yet it is left as it is.
     pub fn keep_end(&self, ends: Ends) -> Result<EndGuard, StoreError> {
         let opened = &*self.opened;
         opened.presence.check()?;
@@ -58,7 +60,9 @@ impl StoredTask {
         }
         if let Some(length) = length {
             let ended = opened.end(length, ends);
-            ended.map_err(StoreError::write(opened.id, &opened.path))?;
+            if !ended.map_err(StoreError::write(opened.id, &opened.path))? {
+                return Err(StoreError::EndsElsewhere(opened.id));
+            }
         }
         wanted.ends = ends;
         wanted.by += 1;
@@ -67,7 +71,8 @@ impl StoredTask {
 }
 
 impl Opened {
-    fn end(&self, length: u64, ends: Ends) -> io::Result<()> {
+    /// Whether it ends there now: not where somebody else has it open, and it ended elsewhere.
+    fn end(&self, length: u64, ends: Ends) -> io::Result<bool> {
         let mut facts = self.facts.write();
         let now = self.content.metadata()?.len();
         let end = match ends {
@@ -76,12 +81,17 @@ impl Opened {
             Ends::OnGroup => now.max(length.next_multiple_of(GROUP_BYTES)),
         };
         if now == end {
-            return Ok(());
+            return Ok(true);
+        }
+        let opens = Opens::of(&self.content);
+        if matches!(opens, Opens::Shared) {
+            return Ok(false);
         }
         // A clean mark names the file's length.
         facts.dirty(&self.state, self.directory.boot())?;
         self.presence.dirty.store(true, Relaxed);
         // Nobody maps what is cut off here: it is no byte of the content's.
-        self.content.set_len(end)
+        self.content.set_len(end)?;
+        Ok(true)
     }
 }

@@ -146,7 +146,7 @@ impl Interruption {
 #[cfg(test)]
 impl StoredTask {
     /// The next one who has looked at what is here, and is about to read or write it, finds that this happens.
-    pub(in crate::store) fn interrupt(&self, act: impl FnOnce() + Send + 'static) {
+    pub(crate) fn interrupt(&self, act: impl FnOnce() + Send + 'static) {
         *self.opened.interruption.0.lock() = Some(Box::new(act));
     }
 

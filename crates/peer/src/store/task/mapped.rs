@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 use bytes::Bytes;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::super::DirectGuard;
+use super::super::{DirectGuard, Reads};
 use super::StoredTask;
 
 /// Contents of fewer bytes are read: a map takes whole pages, and there is a bound on how many there are.
@@ -18,7 +18,7 @@ impl StoredTask {
     /// All of it, where it is long and every byte is here and in no doubt. It stays what it is when the task is evicted.
     pub fn mapped(&self) -> Option<Bytes> {
         let length = self.opened.length().filter(|length| *length >= MAPPED_FROM)?;
-        let whole = self.read_directly();
+        let whole = self.read_directly(Reads::UntilSaid);
         if !self.complete() || self.opened.content.metadata().ok()?.len() < length {
             return None;
         }

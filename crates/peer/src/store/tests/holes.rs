@@ -49,15 +49,23 @@ fn nothing_is_taken_out_of_what_is_pinned_or_read_without_the_store() {
     assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
     drop(unknown);
 
-    // By the kernel, and by somebody who was told of it a moment ago.
-    let direct = task.read_directly();
-    assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
-    drop(direct);
-    assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
-
     let mapped = task.mapped().unwrap();
     assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
     assert_eq!(mapped, content);
+    drop(mapped);
+
+    // By the kernel, as long as it does.
+    let direct = task.read_directly(Reads::UntilSaid);
+    assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
+    drop(direct);
+    assert_eq!(task.take_out(&some).unwrap().groups, some);
+    commit(&task, &content, some[0]).unwrap();
+
+    // By somebody who was told of it a moment ago.
+    let direct = task.read_directly(Reads::AWhileLonger);
+    assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
+    drop(direct);
+    assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
 }
 
 #[test]
