@@ -383,6 +383,24 @@ mod tests {
     }
 
     #[test]
+    fn every_word_that_can_be_given_says_what_it_does() {
+        fn silent(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            let shown = command.get_arguments().filter(|word| !word.is_hide_set());
+            let silent = shown.filter(|word| word.get_help().is_none());
+            found.extend(silent.map(|word| format!("{path} {}", word.get_id())));
+            for sub in command.get_subcommands() {
+                silent_below(sub, path, found);
+            }
+        }
+        fn silent_below(sub: &clap::Command, path: &str, found: &mut Vec<String>) {
+            silent(sub, &format!("{path} {}", sub.get_name()), found);
+        }
+        let mut found = Vec::new();
+        silent(&command(), "dfctl", &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
     fn every_help_starts_with_two_examples_that_name_the_command() {
         let mut found = Vec::new();
         leaves(&command(), "dfctl", &mut found);

@@ -307,7 +307,7 @@ impl Context {
         Ok(None)
     }
 
-    /// Connects to the agent on `socket`. One of this user's that died and has a holder is on its way back.
+    /// Connects to the agent on `socket`. One that died and has a holder is on its way back.
     fn connect(&self, socket: &Path) -> io::Result<UnixStream> {
         let began = Instant::now();
         loop {
@@ -316,15 +316,21 @@ impl Context {
                 Err(error) => error,
             };
             let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
-            let returns = absent.contains(&error.kind())
-                && self.settings.socket.is_none()
-                && *socket == self.settings.own_socket()
-                && self.settings.agent_dir().is_ok_and(|dir| holder::is_there(&dir));
+            let returns = absent.contains(&error.kind()) && self.is_kept(socket);
             if !returns || began.elapsed() > RETURNS {
                 return Err(error);
             }
             std::thread::park_timeout(LOOK_EVERY);
         }
+    }
+
+    /// Whether a holder is there for the agent on `socket`: where such agents keep their data, or beside it, where agents
+    /// listen that were told nothing else.
+    fn is_kept(&self, socket: &Path) -> bool {
+        let is_own = *socket == self.settings.own_socket();
+        let own_dir = self.settings.agent_dir().ok().filter(|_| is_own);
+        let beside = socket.parent().map(Path::to_owned);
+        own_dir.into_iter().chain(beside).any(|dir| holder::is_there(&dir))
     }
 
     /// Says once that the machine's agent is not for this user.

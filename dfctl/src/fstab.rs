@@ -3,6 +3,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::slice::Iter;
+use std::str::Chars;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -23,13 +25,19 @@ const OF_OTHERS: &[&str] = &[
     "auto",
     "defaults",
     "diratime",
+    "dirsync",
     "group",
+    "iversion",
     "lazytime",
+    "loud",
+    "mand",
     "noatime",
     "noauto",
     "nodiratime",
     "nofail",
+    "noiversion",
     "nolazytime",
+    "nomand",
     "norelatime",
     "nostrictatime",
     "nouser",
@@ -37,7 +45,9 @@ const OF_OTHERS: &[&str] = &[
     "relatime",
     "ro",
     "rw",
+    "silent",
     "strictatime",
+    "sync",
     "user",
     "users",
 ];
@@ -46,7 +56,7 @@ const OF_OTHERS: &[&str] = &[
 const BEGINNINGS: &[&str] = &["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
 
 /// What is understood.
-const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, lane=, prefetch=, cache-quota=, follow, follow=";
+const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, privileged, lane=, prefetch=, cache-quota=, follow, follow=";
 
 /// Options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,6 +99,9 @@ pub enum OptionError {
     /// What stands behind `follow=`.
     #[error("the mount option '{0}': {1}")]
     NoTime(String, String),
+    /// What is mounted stays as it is.
+    #[error("a mount cannot be changed while it is there: unmount it, and mount it again")]
+    Remount,
     /// Half of what belongs together.
     #[error("'suid' and 'dev' are given together or not at all")]
     Half,
@@ -131,6 +144,9 @@ impl Options {
                 "exec" => options.noexec = false,
                 "suid" | "nosuid" => suid = name == "suid",
                 "dev" | "nodev" => dev = name == "dev",
+                // What is usual of other file systems mount(8) does not pass on.
+                "privileged" => (suid, dev) = (true, true),
+                "remount" => return Err(OptionError::Remount),
                 "follow" => {
                     let time = if option.contains('=') { value } else { FOLLOW };
                     let read = follow_every(time);
@@ -169,19 +185,20 @@ pub fn as_dfctl(words: &[OsString]) -> Option<Vec<OsString>> {
     while let Some(word) = given.next() {
         match flags_of(word).filter(|_| !rest) {
             Some("-") => rest = true,
+            Some(long) if long.starts_with('-') => meant.push(word.clone()),
             Some(flags) => {
-                for flag in flags.chars() {
+                let mut flags = flags.chars();
+                while let Some(flag) = flags.next() {
                     match flag {
                         // Nothing is written into a table of mounts in any case.
                         'n' | 'r' | 'w' => {}
                         'v' => quiet = false,
                         's' => meant.push("--sloppy".into()),
                         'f' => meant.push("--fake".into()),
-                        // Its value is the next word.
-                        't' | 'N' => drop(given.next()),
+                        't' | 'N' => drop(value(&mut flags, &mut given)),
                         'o' => {
                             meant.push("-o".into());
-                            meant.extend(given.next().cloned());
+                            meant.extend(value(&mut flags, &mut given));
                         }
                         other => meant.push(format!("-{other}").into()),
                     }
@@ -194,6 +211,14 @@ pub fn as_dfctl(words: &[OsString]) -> Option<Vec<OsString>> {
         meant.push("--quiet".into());
     }
     Some(meant)
+}
+
+/// What a flag is given: the rest of its word, else the next one.
+fn value(flags: &mut Chars<'_>, given: &mut Iter<'_, OsString>) -> Option<OsString> {
+    match flags.as_str() {
+        "" => given.next().cloned(),
+        _ => Some(flags.collect::<String>().into()),
+    }
 }
 
 /// The letters behind the dash, of a word that is flags.
@@ -211,7 +236,7 @@ mod tests {
 
     #[test]
     fn options_of_a_table_are_understood() {
-        let all = "rw,noauto,x-systemd.automount,_netdev,comment=a b,allow_other,uid=1000,gid=5,\
+        let all = "rw,noauto,sync,x-systemd.automount,_netdev,comment=a b,allow_other,uid=1000,gid=5,\
                    noexec,lane=fuse,prefetch=off,cache-quota=2GiB,follow=90s";
         let wanted = Options {
             allow_other: true,
@@ -226,10 +251,24 @@ mod tests {
         };
         assert_eq!(parsed(all), Ok(wanted));
         assert_eq!(parsed(""), Ok(Options::default()));
-        assert!(parsed("suid,dev").unwrap().effective);
+        assert!(
+            parsed("suid,dev").unwrap().effective && parsed("ro,privileged").unwrap().effective
+        );
         assert_eq!(parsed("follow").unwrap().follow, Some(Duration::from_secs(60)));
         // What is said last counts.
         assert_eq!(parsed("suid,dev,noexec,nosuid,nodev,exec"), Ok(Options::default()));
+    }
+
+    #[test]
+    fn the_manual_page_and_the_guide_have_every_option() {
+        let pages =
+            [include_str!("../../deploy/mount.dfs.8"), include_str!("../../docs/guide/mount.md")];
+        for page in pages {
+            let lacks = OURS.split(", ").filter(|option| !page.contains(option));
+            assert_eq!(lacks.collect::<Vec<_>>(), Vec::<&str>::new());
+            // Who requires a service is taken away when it is restarted.
+            assert!(page.contains(",x-systemd.after=dfs-fuse.service"));
+        }
     }
 
     #[test]
@@ -242,6 +281,7 @@ mod tests {
             assert!(matches!(parsed(bad), Err(OptionError::NoQuota(_))), "{bad}");
         }
         assert_eq!(parsed("suid"), Err(OptionError::Half));
+        assert_eq!(parsed("rw,remount,noexec"), Err(OptionError::Remount));
         for wrong in ["follow=", "follow=10ms", "follow=soon"] {
             assert!(matches!(parsed(wrong), Err(OptionError::NoTime(..))), "{wrong}");
         }
@@ -262,6 +302,10 @@ mod tests {
         assert_eq!(meant(&words).unwrap(), wanted);
         let words = ["mount.dfs", "-vsn", "-t", "dfs", "u", "d", "-f"];
         assert_eq!(meant(&words).unwrap(), "dfctl mount --sloppy u d --fake");
+        // As getopt(3) has it: what stands behind the letter is its value.
+        let words = ["mount.dfs", "u", "d", "-nvoro,noexec", "-tdfs"];
+        assert_eq!(meant(&words).unwrap(), "dfctl mount u d -o ro,noexec");
+        assert_eq!(meant(&["mount.dfs", "--help"]).unwrap(), "dfctl mount --help --quiet");
         assert_eq!(meant(&["dfctl", "mount"]), None);
         assert_eq!(meant(&[]), None);
     }

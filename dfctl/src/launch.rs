@@ -25,6 +25,9 @@ use crate::reach::listens_on;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long an agent that was killed is given to be there again, as one of systemd's is after 100 ms: another one in its place
+/// would keep it from its socket.
+const RETURNS: Duration = Duration::from_secs(2);
 /// How much of a log is shown when a start fails.
 const LOG_LINES: usize = 6;
 
@@ -42,6 +45,9 @@ pub struct Launch {
 pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     let settings = &context.settings;
     let socket = settings.own_socket();
+    if is_back(&socket).await {
+        return Ok(socket);
+    }
     let data = private(&settings.agent_dir()?)?;
     // A place the user names is the user's affair; the agent makes its socket private in any case.
     if settings.socket.is_none()
@@ -73,6 +79,19 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
             .note(&format!("started the node agent   pid {pid}   socket {}", socket.display()));
     }
     Ok(socket)
+}
+
+/// Whether somebody answers on a socket that one left who was killed: who ends by himself takes it with him.
+async fn is_back(socket: &Path) -> bool {
+    let deadline = tokio::time::Instant::now() + RETURNS;
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(_) => return true,
+            Err(error) if error.kind() != std::io::ErrorKind::ConnectionRefused => return false,
+            Err(_) if tokio::time::Instant::now() >= deadline => return false,
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
 }
 
 /// The directory of the socket. Other users may enter the machine's one, also when it was made for an agent that
@@ -280,6 +299,20 @@ mod tests {
         let log = format!("{started}\n{warned}\n\n{ended}  DFS-4105\n");
         assert_eq!(told(&log), ["late   after 3", ended]);
         assert!(told("").is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_was_killed_is_waited_for_and_one_that_never_was_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("agent.sock");
+        assert!(!is_back(&socket).await);
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let waiting = is_back(&socket);
+        tokio::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending(), "it has left its socket");
+        std::fs::remove_file(&socket).unwrap();
+        let _there = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(waiting.await);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use dfs_proto::node::node_server::NodeServer;
 use dfs_service::admin::Readiness;
 use dfs_service::config::{Loader, ServiceAddress};
 use dfs_service::data_dir::DataDir;
+use dfs_service::lifecycle::TaskError;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{
     self, GrpcChannels, LocalListener, NetError, Port, Security, SocketAccess, TcpLinkAcceptor,
@@ -45,6 +46,9 @@ use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
 
 /// How long an agent that exits when idle waits for something to do.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a socket is free by now that another process has.
+const TAKEN: Duration = Duration::from_secs(1);
 
 /// Why the process cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -362,15 +366,41 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
     let access = options
         .socket_group
         .map_or(SocketAccess::Owner, |group| SocketAccess::Group(group.number()));
-    let listener = LocalListener::bind(&socket, access)?;
     // Not an error: access control lists, or whoever opens it later, may let them in all the same.
     if let Some(dir) = access.shut_out_by(&socket) {
         tracing::warn!(dir = %dir.display(), "the socket's group may not enter a directory on its way");
     }
-    let routes = Routes::new(NodeServer::new(NodeService::new(agent)));
-    let serving = net::serve_grpc_local(routes, listener, tracker.token().clone());
-    tracker.spawn("api", OnFailure::StopProcess, serving);
+    let bound = match LocalListener::bind(&socket, access) {
+        // Whoever reads its mounts would wait for as long as the other one is there.
+        Err(error @ NetError::SocketInUse { .. }) if *agent.mounts().count().borrow() > 0 => {
+            tracing::error!(%error, "nobody can ask this agent; its mounts go on");
+            None
+        }
+        bound => Some(bound?),
+    };
+    let (at, stop) = (socket.clone(), tracker.token().clone());
+    tracker.spawn("api", OnFailure::StopProcess, async move {
+        let listener = match bound {
+            Some(listener) => listener,
+            None => match stop.run_until_cancelled(bound_in_time(&at, access)).await {
+                Some(bound) => bound?,
+                None => return Ok(()),
+            },
+        };
+        let routes = Routes::new(NodeServer::new(NodeService::new(agent)));
+        Ok::<(), TaskError>(net::serve_grpc_local(routes, listener, stop).await?)
+    });
     Ok(socket)
+}
+
+/// Listens there once nobody else does.
+async fn bound_in_time(socket: &Path, access: SocketAccess) -> Result<LocalListener, NetError> {
+    loop {
+        match LocalListener::bind(socket, access) {
+            Err(NetError::SocketInUse { .. }) => tokio::time::sleep(TAKEN).await,
+            bound => return bound,
+        }
+    }
 }
 
 async fn serve_admin(

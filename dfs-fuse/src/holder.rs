@@ -51,8 +51,12 @@ pub trait Holder: Debug + Send + Sync + 'static {
     fn cannot_guard(&self) -> Option<&'static str>;
 
     /// Has it guard one: the end of a line at which it tells of reads ([`packet::Wanted`]) and hears how they end. The line
-    /// closes when the holder is gone.
+    /// closes when the holder is gone, or takes the agent for gone.
     fn guard(&self, guard: Guard) -> io::Result<OwnedFd>;
+
+    /// Another line of one that it guards, where the one before was closed and it is there all the same: as where it hung so
+    /// long that it was not waited for. It tells of all reads again that wait.
+    fn line(&self, name: &str) -> Option<OwnedFd>;
 
     /// Nobody fetches anything for a guarded mount any more: its reads fail until nobody uses it.
     fn close(&self, name: &str) -> io::Result<()>;

@@ -8,15 +8,24 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What is as long lies outside of the heap, as the buffers do by which a mount takes requests: of those little is
+/// touched, and it goes back to the system when it is freed.
+#[cfg(target_env = "gnu")]
+const APART: i32 = 8 << 20;
+
 /// Lets all threads share one heap, where each would keep what it freed for itself: for a process of few threads that
 /// hand large buffers on to each other. To be called while there is one thread.
 pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number of the allocator, which is asked for when a thread first allocates.
+    // SAFETY: each sets a number of the allocator, which is asked for when a thread first allocates.
     #[allow(unsafe_code)]
     unsafe {
         // What is not taken leaves the heaps as they were.
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        // It would grow with what is freed, and the largest buffers come to lie in the heap, which never gets smaller.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, APART);
+        // At the end of the heap as much is kept for the next one.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, APART);
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use dfs_fuse::mount::mounts;
 use dfs_model::{ByteSize, Capacity};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
@@ -25,8 +26,23 @@ use crate::launch;
 use crate::output::{files, missing, printable, quoted_path, shell_quoted, when};
 use crate::reach;
 
-/// What `--lane` takes.
-const LANES: [&str; 4] = ["auto", "fuse", "passthrough", "kernel"];
+/// What `--lane` takes, and what that means.
+const LANES: [(&str, &str); 4] = [
+    ("auto", "passthrough where that is worth it, else fuse"),
+    ("fuse", "All through the agent"),
+    (
+        "passthrough",
+        "Large files that are whole from the cache itself, all else through the agent, which must be root's",
+    ),
+    (
+        "kernel",
+        "All from the cache itself: root's agent fetches what is missing, and is not needed once nothing is",
+    ),
+];
+
+fn lanes() -> PossibleValuesParser {
+    LANES.map(|(name, what)| PossibleValue::new(name).help(what)).into()
+}
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -56,9 +72,8 @@ pub struct Args {
     /// An existing directory
     #[arg(value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
-    /// How the kernel reads it: through the agent, whole large files from the cache itself, or, for root, everything, with
-    /// the agent fetching what is missing and without it once nothing is
-    #[arg(long, default_value = "auto", value_parser = LANES, env = "DFS_LANE", hide_env_values = true)]
+    /// How the kernel reads it
+    #[arg(long, default_value = "auto", value_parser = lanes(), env = "DFS_LANE", hide_env_values = true)]
     lane: String,
     /// Show it as one file or as a tree, instead of by its kind
     #[arg(long = "as", value_enum, value_name = "VIEW", env = "DFS_AS", hide_env_values = true)]
@@ -80,12 +95,12 @@ pub struct Args {
     /// read first
     #[arg(long, value_name = "SIZE", env = "DFS_CACHE_QUOTA", hide_env_values = true)]
     cache_quota: Option<Capacity>,
-    /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, suid,dev, lane=LANE,
-    /// prefetch=WHAT, cache-quota=SIZE, follow[=EVERY]; those of mount(8) and systemd mean nothing here
-    /// Switch to what the target names by then, looked up so often [default: 1m]
+    /// Switch to what the target names by then, looked up so often: every minute where nothing is said, every second at most
     #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = fstab::FOLLOW,
           value_parser = fstab::follow_every, env = "DFS_FOLLOW", hide_env_values = true)]
     follow: Option<Duration>,
+    /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, privileged (or
+    /// suid,dev), lane=LANE, prefetch=WHAT, cache-quota=SIZE, follow[=EVERY]; those of mount(8) and systemd mean nothing here
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
     /// Pass over options that nobody knows
@@ -103,8 +118,9 @@ impl Args {
         let options = fstab::Options::parse(&self.options.join(","), unknown)
             .map_err(|error| CliError::new(&codes::USAGE, error.to_string()))?;
         match &options.lane {
-            Some(lane) if !LANES.contains(&lane.as_str()) => {
-                let what = format!("there is no lane '{lane}'; there are {}", LANES.join(", "));
+            Some(lane) if LANES.iter().all(|(name, _)| name != lane) => {
+                let names = LANES.map(|(name, _)| name).join(", ");
+                let what = format!("there is no lane '{lane}'; there are {names}");
                 Err(CliError::new(&codes::USAGE, what))
             }
             _ => Ok(options),

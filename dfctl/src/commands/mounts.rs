@@ -15,7 +15,7 @@ use super::served::{Served, theirs};
 use super::trace::mounted_on;
 use super::within::stale;
 use crate::backend::{
-    FollowInfo, MountInfo, Prefetch, PrefetchInfo, PrefetchState, ReadsInfo, Survival,
+    Failure, FollowInfo, MountInfo, Prefetch, PrefetchInfo, PrefetchState, ReadsInfo, Survival,
 };
 use crate::codes;
 use crate::context::Context;
@@ -262,8 +262,17 @@ async fn refresh(dir: &Path, context: &Context) -> Result<Outcome, CliError> {
     let backend = context.resident_backend()?;
     let dir = mounted_on(dir);
     let text = mount_point(&dir)?;
-    let failed = |failure| CliError::backend("refresh", text, failure);
-    let (switched, mount) = answer(context, backend.refresh(text)).await?.map_err(failed)?;
+    let (switched, mount) = match answer(context, backend.refresh(text)).await? {
+        Ok(refreshed) => refreshed,
+        Err(failure) => {
+            // What can be done about an origin is done at what is followed.
+            let listed = answer(context, backend.mounts()).await?.unwrap_or_default();
+            let followed = listed.into_iter().find(|mount| mount.dir == text);
+            let url =
+                followed.filter(|mount| mount.follow.is_some()).map(|mount| mount.artifact.url);
+            return Err(not_refreshed(text, url.as_deref(), failure));
+        }
+    };
     let refreshed = Refreshed { switched, mount };
     context.output.report("refreshed", &refreshed, || {
         let Refreshed { switched, mount } = &refreshed;
@@ -280,6 +289,12 @@ async fn refresh(dir: &Path, context: &Context) -> Result<Outcome, CliError> {
         }
     })?;
     Ok(Outcome::Done)
+}
+
+fn not_refreshed(dir: &str, url: Option<&str>, failure: Failure) -> CliError {
+    let hint = url.and_then(|url| CliError::backend("stat", url, failure.clone()).hint);
+    let failed = CliError::backend("refresh", dir, failure);
+    CliError { hint: hint.or(failed.hint.clone()), ..failed }
 }
 
 /// Says how those are taken away that are so, if any.
@@ -424,6 +439,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::backend::FailureClass;
 
     #[test]
     fn how_a_mount_keeps_up_is_said_in_a_line() {
@@ -435,6 +451,19 @@ mod tests {
         assert!(said.contains("not since") && said.ends_with("answered 503"), "{said}");
         follow.never_changes = true;
         assert_eq!(followed(Some(&follow)), "one version");
+    }
+
+    #[test]
+    fn what_can_be_done_about_an_origin_is_told_of_its_url_and_not_of_the_directory() {
+        let failure = |class| Failure::new(class, "it fails");
+        let error = not_refreshed("/m", Some("https://h/d/"), failure(FailureClass::Redirects));
+        assert_eq!(error.what, "cannot refresh /m: it fails");
+        assert_eq!(error.hint.as_deref(), Some("curl -sIL https://h/d/"));
+        let refused = failure(FailureClass::NotPermitted);
+        let hint = not_refreshed("/m", Some("https://h/d/"), refused).hint.unwrap();
+        assert!(hint.contains("dfctl stat") && hint.contains("https://h/d/"), "{hint}");
+        let error = not_refreshed("/m", None, failure(FailureClass::NotFollowing));
+        assert_eq!(error.hint.as_deref(), Some("dfctl mount --follow URL DIR"));
     }
 
     #[test]

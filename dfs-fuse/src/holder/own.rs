@@ -1,6 +1,6 @@
 //! The agent's end: it hands over what its mounts need, and sees to it that a holder is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,6 +53,10 @@ struct State {
     number: u64,
     /// What it keeps, to be given to the next one.
     kept: BTreeMap<String, Kept>,
+    /// What it guards, and this process serves.
+    guarded: BTreeSet<String>,
+    /// New lines to those, of a connection that was made anew, until whoever serves them takes them.
+    lines: BTreeMap<String, OwnedFd>,
     is_ready: bool,
     is_over: bool,
 }
@@ -84,8 +88,13 @@ impl Own {
             (Starting::Agent(command), Err(error)) if is_absent(&error) => self.start(command)?,
             (_, connected) => connected?,
         };
+        self.join(state, socket)
+    }
+
+    /// Goes on with the holder at the other end, which knows of everything then.
+    fn join(&self, state: &mut State, socket: OwnedFd) -> io::Result<()> {
         let there = self.greet(state, socket)?;
-        let told = state.bring_up_to_date(&there);
+        let told = state.bring_up_to_date(there);
         if told.is_err() {
             state.hang_up();
         }
@@ -119,7 +128,7 @@ impl Own {
         packet::send(&socket, &hello, &[])?;
         let mut all = Left::default();
         let pid = loop {
-            match packet::receive(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)? {
+            match heard(&socket)? {
                 (FromHolder::Kept { name }, descriptors) => {
                     let pair = <[OwnedFd; 2]>::try_from(descriptors);
                     let [device, record] =
@@ -208,6 +217,7 @@ impl Holder for Own {
         };
         let all = left.kept.iter().map(|kept| Ok((kept.name.clone(), kept.try_clone()?)));
         state.kept = all.collect::<io::Result<_>>()?;
+        state.guarded = left.guarded.iter().map(|left| left.guard.name.clone()).collect();
         Ok(left)
     }
 
@@ -239,7 +249,9 @@ impl Holder for Own {
     fn let_go(&self, name: &str) -> io::Result<()> {
         let mut state = self.state.lock();
         state.kept.remove(name);
-        state.say(&FromAgent::LetGo { name: name.to_owned() }, &[])
+        state.say(&FromAgent::LetGo { name: name.to_owned() }, &[])?;
+        state.no_more(name);
+        Ok(())
     }
 
     fn cannot_guard(&self) -> Option<&'static str> {
@@ -250,18 +262,41 @@ impl Holder for Own {
         let mut state = self.state.lock();
         let had_one = state.connection.is_some();
         self.connected(&mut state)?;
-        match state.guard(&guard) {
+        let line = match state.guard(&guard) {
             // It was gone before it was asked.
             Err(_) if had_one && state.connection.is_none() => {
                 self.connected(&mut state)?;
                 state.guard(&guard)
             }
             guarded => guarded,
+        }?;
+        state.guarded.insert(guard.name);
+        Ok(line)
+    }
+
+    fn line(&self, name: &str) -> Option<OwnedFd> {
+        loop {
+            let mut state = self.state.lock();
+            if !state.guarded.contains(name) {
+                return None;
+            }
+            if let Some(line) = state.lines.remove(name) {
+                return Some(line);
+            }
+            state.hang_up();
+            match connection_to(&self.socket).and_then(|socket| self.join(&mut state, socket)) {
+                Ok(()) if state.lines.contains_key(name) => {}
+                // It hangs: whoever reads waits for it in any case.
+                Err(error) if is_late(&error) => {}
+                Ok(()) | Err(_) => state.no_more(name),
+            }
         }
     }
 
     fn close(&self, name: &str) -> io::Result<()> {
-        self.state.lock().say(&FromAgent::Close { name: name.to_owned() }, &[])
+        let mut state = self.state.lock();
+        state.no_more(name);
+        state.say(&FromAgent::Close { name: name.to_owned() }, &[])
     }
 
     fn farewell(&self, then: Then) -> io::Result<()> {
@@ -292,10 +327,13 @@ impl Holder for Own {
 
 impl State {
     /// Tells a holder that has `there` what it does not know.
-    fn bring_up_to_date(&mut self, there: &Left) -> io::Result<()> {
-        // Whoever served these has heard that the line is closed, and taken them away.
-        for LeftGuard { guard, .. } in &there.guarded {
-            self.say(&FromAgent::Close { name: guard.name.clone() }, &[])?;
+    fn bring_up_to_date(&mut self, there: Left) -> io::Result<()> {
+        for LeftGuard { guard: Guard { name, .. }, line } in there.guarded {
+            match self.guarded.contains(&name) {
+                true => drop(self.lines.insert(name, line)),
+                // Whoever served it has taken it away.
+                false => self.say(&FromAgent::Close { name }, &[])?,
+            }
         }
         let there = &there.kept;
         for kept in there {
@@ -349,7 +387,14 @@ impl State {
         }
     }
 
+    /// This process does not serve it any more.
+    fn no_more(&mut self, name: &str) {
+        self.guarded.remove(name);
+        self.lines.remove(name);
+    }
+
     fn hang_up(&mut self) {
+        self.lines.clear();
         if let Some(connection) = self.connection.take() {
             // Who watches sees it, and looks for a holder again.
             let _ = shutdown(&connection.socket, Shutdown::Both);
@@ -359,13 +404,25 @@ impl State {
 
 impl Connection {
     fn ask(&self, said: &FromAgent, with: &[BorrowedFd<'_>]) -> io::Result<Heard> {
-        packet::send(&self.socket, said, with)?;
-        Ok(packet::receive(&self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?)
+        packet::send(&self.socket, said, with).map_err(late)?;
+        heard(&self.socket)
     }
 }
 
 /// What a holder said, with what came beside it.
 type Heard = (FromHolder, Vec<OwnedFd>);
+
+fn heard(socket: &OwnedFd) -> io::Result<Heard> {
+    Ok(packet::receive(socket).map_err(late)?.ok_or(io::ErrorKind::UnexpectedEof)?)
+}
+
+/// What the system says of somebody who does not answer tells nobody anything.
+fn late(error: io::Error) -> io::Error {
+    match is_late(&error) {
+        true => io::Error::new(io::ErrorKind::TimedOut, "the holder does not answer"),
+        false => error,
+    }
+}
 
 fn out_of_turn() -> io::Error {
     io::Error::other("the holder answers what was not asked")
@@ -374,6 +431,11 @@ fn out_of_turn() -> io::Error {
 /// Nobody listens there.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Who listens there did not answer in time.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Where an agent's own holder listens.

@@ -138,6 +138,10 @@ impl Holder for Systemd {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn line(&self, _name: &str) -> Option<OwnedFd> {
+        None
+    }
+
     fn close(&self, _name: &str) -> io::Result<()> {
         Ok(())
     }

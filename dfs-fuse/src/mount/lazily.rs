@@ -245,25 +245,20 @@ fn serve(
     let marked = guard.contents.iter().map(is_marked).collect::<io::Result<Vec<_>>>()?;
     let marked = (0..spaces.len()).filter(|at| marked.get(*at).is_some_and(|is| *is));
     let marked = Marked::new(marked.collect());
-    let (answers, to_send) = channel();
-    let out = line.try_clone()?;
     let ties = Arc::new(ties);
     let server = Server {
         core: Arc::clone(&core),
         guard,
+        answers: answers_to(&line)?,
         line,
         spaces,
         marked,
-        answers,
         kept,
         ties,
         ended: ended.clone(),
         whole: whole.clone(),
     };
     let (alive, session) = channel();
-    std::thread::Builder::new()
-        .name("dfs-answers".to_owned())
-        .spawn(move || say(&out, &to_send))?;
     std::thread::Builder::new().name("dfs-mount".to_owned()).spawn(move || {
         server.run();
         drop(alive);
@@ -272,7 +267,15 @@ fn serve(
     Ok((Serving::Here { core, session, passed, notices: None }, ended, whole))
 }
 
-/// Gives the holder answers as they come.
+/// What gives a holder answers as they come.
+fn answers_to(line: &OwnedFd) -> io::Result<Sender<Answered>> {
+    let (answers, to_send) = channel();
+    let out = line.try_clone()?;
+    let thread = std::thread::Builder::new().name("dfs-answers".to_owned());
+    thread.spawn(move || say(&out, &to_send))?;
+    Ok(answers)
+}
+
 fn say(line: &OwnedFd, answers: &Receiver<Answered>) {
     while let Ok(answered) = answers.recv() {
         if packet::send(line, &answered, &[]).is_err() {
@@ -347,10 +350,28 @@ impl Server {
             if !asked[1].revents().is_empty() {
                 match packet::receive::<Wanted>(&self.line) {
                     Ok(Some((wanted, _))) => self.fetch(wanted),
+                    Ok(None) | Err(_) if self.is_guarded_still() => {}
+                    // It may just have been told that it is not needed.
+                    Ok(None) | Err(_) if !self.core.is_stopping() && self.is_whole() => {
+                        return End::Whole;
+                    }
                     Ok(None) | Err(_) => return End::Unguarded,
                 }
             }
         }
+    }
+
+    /// Whether its holder is there all the same, and tells of reads again. What the earlier line was to be told is told at
+    /// this one: all that waits is asked for once more.
+    fn is_guarded_still(&mut self) -> bool {
+        let line = self.kept.holder.line(&self.kept.name);
+        let renewed = line.and_then(|line| Some((answers_to(&line).ok()?, line)));
+        let is_guarded = renewed.is_some();
+        if let Some((answers, line)) = renewed {
+            tracing::warn!(name = self.guard.name, "the holder of a mount hung, and goes on");
+            (self.answers, self.line) = (answers, line);
+        }
+        is_guarded
     }
 
     /// Has the bytes of a read fetched, and says how that went.

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use dfs_tests::Origin;
 use dfs_tests::origin::Shelf;
+use dfs_tests::{Body, Origin};
 
-use crate::support::{Agent, Place};
+use crate::support::{Agent, Expected, Place};
 
 const OBJECTS: u64 = 100_000;
 
@@ -36,4 +36,26 @@ fn two_mounts_of_one_thing_have_one_index_and_little_memory() {
     let maps = told(&agent, "maps");
     let of_content = maps.lines().filter(|line| line.ends_with("/content")).count();
     assert_eq!(of_content, 1, "{maps}");
+}
+
+#[test]
+fn each_of_many_mounts_takes_little_memory_and_gives_it_back() {
+    const MOUNTS: usize = 24;
+    const EACH: u64 = 2 << 20;
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 200_000)).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let mount = |name: String| agent.mount(&origin.url("/d/"), place.path(&name));
+    let umount =
+        |dir: &std::path::PathBuf| drop(agent.dfctl(&["umount", dir.to_str().unwrap()]).done());
+    // Whatever the first one costs, and what the allocator learns of its end.
+    umount(&mount("first".to_owned()));
+    let before = own_memory(&agent);
+    let dirs: Vec<_> = (0..MOUNTS).map(|number| mount(format!("mount-{number}"))).collect();
+    dirs.iter().for_each(|dir| assert_eq!(fs::read(dir.join("f")).unwrap().len(), 200_000));
+    let all = own_memory(&agent);
+    assert!(all < before + MOUNTS as u64 * EACH, "{before} and then {all} bytes");
+    dirs.iter().for_each(umount);
+    let after = own_memory(&agent);
+    assert!(after < before + 8 * EACH, "{before}, {all} and then {after} bytes");
 }

@@ -441,6 +441,33 @@ fn a_second_holder_that_dies_is_replaced() {
 }
 
 #[test]
+fn a_holder_that_hangs_longer_than_it_is_waited_for_loses_no_mount() {
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
+    let read = |at: u64| reading_at(&dir.join("large"), at * MIB, 10_000);
+    let expected = |at: u64| &bytes[(at * MIB) as usize..][..10_000];
+    assert!(read(1).join().unwrap().unwrap() == expected(1));
+    let holder = own.holder().unwrap();
+    kill_process(holder, Signal::STOP).unwrap();
+    let waiting = read(12);
+    // The agent has something to say to it, and gives it up.
+    let beside = own.place.dir("beside");
+    let _beside = Mount::guard(&beside);
+    dfctl_at(&own.socket, &["mount", &origin.url("/d/"), beside.to_str().unwrap()]).done();
+    kill_process(holder, Signal::CONT).unwrap();
+    assert!(waiting.join().unwrap().unwrap() == expected(12));
+    assert!(is_by_kernel(&dir));
+    assert!(own.log().contains("hung, and goes on"), "{}", own.log());
+    assert_eq!(own.holder(), Some(holder));
+    // It is guarded as before, also without this agent.
+    kill(own.agent());
+    assert!(read(9).join().unwrap().unwrap() == expected(9));
+    for pid in [own.holder().unwrap(), own.agent()] {
+        kill(pid);
+    }
+    wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+}
+
+#[test]
 fn where_the_origin_is_gone_a_read_fails_and_succeeds_once_it_is_back() {
     let (_own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let away = origin.inject(Fault::status(404).on("/d/large"));

@@ -138,7 +138,7 @@ fn powers_over_a_mount_are_the_agents_own_users_to_give() {
     let dir = table.place.dir("mount");
     std::os::unix::fs::chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
     table.agent.guard(&dir);
-    for options in ["suid,dev", "uid=0", "gid=0"] {
+    for options in ["suid,dev", "privileged", "uid=0", "gid=0"] {
         let mut command = as_nobody(&binary("dfctl"));
         command.arg("--socket").arg(table.agent.socket()).arg("mount");
         command.arg(table.origin.url("/d/")).arg(&dir).args(["-o", options]);

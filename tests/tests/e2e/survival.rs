@@ -732,13 +732,59 @@ fn a_holder_that_hangs_stops_nobody_and_is_there_again_when_it_goes_on() {
     kill_process(holder, Signal::STOP).unwrap();
     let second = own.place.dir("second");
     let _second = Mount::guard(&second);
-    dfctl_at(&own.socket, &["mount", &origin.url("/d/"), second.to_str().unwrap()]).done();
+    let said =
+        dfctl_at(&own.socket, &["mount", &origin.url("/d/"), second.to_str().unwrap()]).done();
+    assert!(said.stderr.contains("the holder does not answer"), "{}", said.stderr);
     kill_process(holder, Signal::CONT).unwrap();
     let is_served = || own.log().contains("there is another one");
     wait::until("the agent is served again", is_served).unwrap();
     dfctl_at(&own.socket, &["mounts"]).done();
     kill_process(own.agent(), Signal::KILL).unwrap();
     assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+}
+
+#[test]
+fn whoever_asks_an_agent_that_is_on_its_way_back_waits_for_it_and_starts_no_other_one() {
+    let own = Own::start_with_its_socket(Place::new());
+    let origin = Origin::of("/d/f", Body::noise(1, MIB)).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let agent = own.agent();
+    kill_process(agent, Signal::KILL).unwrap();
+    wait::until("it is dead", || running(&own.data, Of::Agents).iter().all(|pid| *pid != agent))
+        .unwrap();
+    let listed = dfctl_at(&own.socket, &["mounts", "--format", "json"]).done().json().unwrap();
+    assert!(listed["items"][0]["dir"] == dir.to_str().unwrap(), "{listed}");
+}
+
+#[test]
+fn an_agent_whose_socket_another_one_took_goes_on_with_its_mounts() {
+    let own = Own::start(Place::new());
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let (agent, holder) = (own.agent(), own.holder().unwrap());
+    kill_process(holder, Signal::STOP).unwrap();
+    kill_process(agent, Signal::KILL).unwrap();
+    wait::until("it is dead", || running(&own.data, Of::Agents).is_empty()).unwrap();
+    // Somebody finds that nobody answers, and starts one.
+    let data = own.place.dir("other");
+    fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut command = binaries().command("dfs-fuse").unwrap();
+    command.arg("--data-dir").arg(&data).arg("--socket").arg(&own.socket);
+    command.args(["--holder", "off", "--port-pieces", "0", "--port-metrics", "0"]);
+    let log = File::create(own.place.path("other.log")).unwrap();
+    let other = Owned::start(command.stdout(Stdio::null()).stderr(log)).unwrap();
+    wait::until("it answers", || dfctl_at(&own.socket, &["mounts"]).code == 0).unwrap();
+    kill_process(holder, Signal::CONT).unwrap();
+    assert!(reading(&dir.join("f")).join().unwrap().unwrap() == all(&body));
+    assert!(own.log().contains("its mounts go on"), "{}", own.log());
+    // Once the other one is gone it can be asked again.
+    drop(other);
+    wait::until("it is asked again", || {
+        let said = dfctl_at(&own.socket, &["mounts", "--format", "name"]);
+        said.text().contains(dir.to_str().unwrap())
+    })
+    .unwrap();
 }
 
 #[test]

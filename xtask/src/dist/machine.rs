@@ -70,13 +70,18 @@ systemctl start dfs-fuse
 dfctl mount file:///usr/share/doc/dfs /mnt/docs
 dfctl umount /mnt/docs
 mkdir /mnt/table
-echo 'file:///usr/share/doc/dfs /mnt/table dfs ro,noexec,nofail,x-systemd.automount 0 0' >> /etc/fstab
+echo 'file:///usr/share/doc/dfs /mnt/table dfs ro,noexec,nofail,x-systemd.after=dfs-fuse.service,x-systemd.automount 0 0' >> /etc/fstab
 mount /mnt/table
 cmp /mnt/table/copyright /usr/share/doc/dfs/copyright
 grep ' /mnt/table .*noexec.*fuse.dfs' /proc/self/mountinfo
 umount /mnt/table
+mount -t dfs -o privileged file:///usr/share/doc/dfs /mnt/table
+! grep ' /mnt/table .*nosuid' /proc/self/mountinfo
+umount /mnt/table
 systemctl daemon-reload
 systemctl start mnt-table.mount
+systemctl restart dfs-fuse
+systemctl is-active mnt-table.mount
 cmp /mnt/table/copyright /usr/share/doc/dfs/copyright
 systemctl stop mnt-table.mount
 ! mountpoint --quiet /mnt/table

@@ -57,6 +57,15 @@ impl Own {
         own
     }
 
+    /// One that listens where agents do that were told nothing else: beside its data.
+    pub fn start_with_its_socket(place: Place) -> Self {
+        let data = place.dir("data");
+        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let own = Self { socket: data.join("agent.sock"), data, place };
+        own.run();
+        own
+    }
+
     /// Starts another agent where none is left.
     pub fn start_again(&self) {
         // Who dies has no name for a moment before he lets go.
