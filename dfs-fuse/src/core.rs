@@ -172,10 +172,24 @@ struct Told<'a> {
 }
 
 impl Listed<'_> {
-    /// The kernel takes the name for looked up.
-    pub fn is_looked_up(&self) -> Result<(), FsError> {
+    /// The kernel takes the name for looked up, once it is told of it.
+    fn is_looked_up(&self) -> Result<(), FsError> {
         self.told.look.remember(self.entry.node, self.told.snapshot, self.told.nid)
     }
+
+    /// It is not told of it.
+    fn is_left_out(&self) {
+        self.told.look.take_back(self.entry.node);
+    }
+}
+
+/// Whether a line of a listing finds room in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It is in it.
+    Found,
+    /// The answer is full without it.
+    None,
 }
 
 /// Why an operation was refused or failed; [`crate::errno`] has the numbers.
@@ -451,6 +465,39 @@ impl Core {
             }
         })?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Shows a directory as [`read_dir`](Self::read_dir) does, to a kernel that takes what is in the answer for looked up.
+    ///
+    /// What fails behind a line is met again by who asks for what follows it: an answer that fails tells of nothing.
+    pub fn look_up_all(
+        &self,
+        node: NodeId,
+        opened: Option<Place>,
+        cookie: u64,
+        add: &mut dyn FnMut(&Listed<'_>) -> Room,
+    ) -> Result<(), FsError> {
+        let (mut told, mut failed) = (false, None);
+        let outcome = self.read_dir(node, opened, cookie, &mut |listed| {
+            // The kernel takes these for what they are.
+            let counts = !matches!(listed.name, b"." | b"..");
+            if let Some(Err(error)) = counts.then(|| listed.is_looked_up()) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            if add(&listed) == Room::Found {
+                told = true;
+                return ControlFlow::Continue(());
+            }
+            if counts {
+                listed.is_left_out();
+            }
+            ControlFlow::Break(())
+        });
+        match outcome.and(failed.map_or(Ok(()), Err)) {
+            Err(_) if told => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// What the whole tree holds.

@@ -6,6 +6,7 @@
 //! A tree never changes, so the kernel may keep names, attributes, links and pages for ever; where a mount follows its
 //! artifact it is told what to forget ([`notices`]).
 
+mod alone;
 mod answer;
 mod convert;
 mod direct;
@@ -35,7 +36,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::core::{
-    Access, Answer, Core, FsError, MAX_READ, NodeId, Pattern, Place, Read, Seek, Versions,
+    Access, Answer, Core, FsError, MAX_READ, NodeId, Pattern, Place, Read, Room, Seek, Versions,
 };
 use crate::errno::errno;
 use answer::with_buffer;
@@ -159,32 +160,6 @@ impl Adapter {
             }
         };
         self.waiting.spawn_on(answer, &self.runtime);
-    }
-
-    fn list(
-        &self,
-        node: NodeId,
-        opened: Option<Place>,
-        offset: u64,
-        plus: &mut ReplyDirectoryPlus,
-    ) -> Result<(), FsError> {
-        let mut failed = None;
-        self.core.read_dir(node, opened, offset, &mut |listed| {
-            let attr = file_attr(&listed.entry.attr);
-            let (name, ttl) = (OsStr::from_bytes(listed.name), ttl(listed.validity));
-            if plus.add(attr.ino, listed.cookie, name, &ttl, &attr, Generation(0)) {
-                return ControlFlow::Break(());
-            }
-            // The kernel takes these for what they are.
-            if !matches!(listed.name, b"." | b"..")
-                && let Err(error) = listed.is_looked_up()
-            {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        failed.map_or(Ok(()), Err)
     }
 
     /// What a directory is listed as: where the mount switches, what it was when it was opened.
@@ -485,7 +460,15 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        match self.list(node(ino), self.listed_as(fh), offset, &mut reply) {
+        let listing = self.core.look_up_all(node(ino), self.listed_as(fh), offset, &mut |listed| {
+            let attr = file_attr(&listed.entry.attr);
+            let (name, ttl) = (OsStr::from_bytes(listed.name), ttl(listed.validity));
+            match reply.add(attr.ino, listed.cookie, name, &ttl, &attr, Generation(0)) {
+                true => Room::None,
+                false => Room::Found,
+            }
+        });
+        match listing {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(number(&error)),
         }

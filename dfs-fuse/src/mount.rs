@@ -375,7 +375,7 @@ fn serve(
     passed: Passed,
 ) -> io::Result<Mounted> {
     let Began { session, prefill, agreed, .. } = began;
-    let notices = Notices::new(session.notifier());
+    let notices = Notices::new(session.as_fd().try_clone_to_owned()?);
     prefill.start(session.notifier())?;
     let survival = match kept {
         Ok(by) => Survival::Kept { by, resends: agreed.resends() },

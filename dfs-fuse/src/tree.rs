@@ -15,7 +15,7 @@ mod spaces;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-pub use changes::{Change, Comparison, Kept};
+pub use changes::{Change, Comparison, Unchanged};
 pub use footprint::Footprint;
 pub use index::IndexTree;
 pub use memory::{MemoryTree, MemoryTreeBuilder, TreeBuildError};

@@ -22,7 +22,7 @@ pub mod zip;
 
 pub use index::{Facts, Index, IndexError};
 pub use members::{Member, MemberTable};
-pub use origin::{Earlier, Origin, ask_permission, open_inside, open_origin};
+pub use origin::{MembersHere, Origin, ask_permission, open_inside, open_origin};
 pub use parts::PartTable;
 pub use recipe::{OriginRecipe, Place, Recipe};
 pub use resolve::{Artifact, ResolveError, ResolveOptions, View, resolve};

@@ -53,7 +53,7 @@ pub type PartStream = BoxStream<'static, Result<Part, SourceError>>;
 
 /// Members that are here already, as parts of other spaces: of an earlier version of their listing.
 #[async_trait]
-pub trait Earlier: Send + Sync {
+pub trait MembersHere: Send + Sync {
     /// A part of a member, in the very version that it names; `None` where that is not here.
     async fn part_of(&self, member: &Member, part: ByteRange) -> Option<Bytes>;
 }
@@ -85,7 +85,7 @@ pub trait Origin: Send + Sync {
     fn count_in(&self, _count: &RequestCount) {}
 
     /// Has what is here of members already taken from there and not asked of the origin, from now on.
-    fn take_from(&self, _earlier: Arc<dyn Earlier>) {}
+    fn take_from(&self, _earlier: Arc<dyn MembersHere>) {}
 
     /// Who reads forward reads over a gap up to this many bytes: another request would cost more.
     fn read_over(&self) -> u64 {

@@ -9,6 +9,7 @@ mod actor;
 mod around;
 mod catalog;
 mod chunk;
+mod copies;
 mod credentials;
 mod earlier;
 mod error;

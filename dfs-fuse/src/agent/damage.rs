@@ -19,8 +19,9 @@ use rustix::fs::{Advice, Mode, OFlags, fadvise, open};
 
 use super::Agent;
 use super::mounts::{Displayed, MountTableError, tree_of, whole_tree};
+use crate::core::FsError;
 use crate::lane::Lane;
-use crate::tree::{FileOver, files_over};
+use crate::tree::{FileOver, TreeError, files_over};
 
 /// How long what was found damaged may take to come again.
 const REPAIRED: Duration = Duration::from_secs(120);
@@ -126,6 +127,22 @@ async fn fetch(engine: &Engine, id: &TaskId, bad: &GroupSet) -> Result<(), Strin
     Ok(())
 }
 
+/// Why the kernel was not told to forget.
+#[derive(Debug, thiserror::Error)]
+#[error("the files over it cannot be found")]
+enum Unforgotten {
+    /// Of a mount that the kernel serves.
+    Mount(#[from] MountTableError),
+    /// Of one that is served here.
+    Here(#[from] FsError),
+}
+
+impl From<TreeError> for Unforgotten {
+    fn from(error: TreeError) -> Self {
+        MountTableError::from(error).into()
+    }
+}
+
 /// Has the kernel forget what it has read of these groups in each of the mounts. Best effort: one that is not told shows what
 /// was wrong until it needs the memory.
 async fn forget_pages(displayed: Vec<Displayed>, groups: GroupSet) {
@@ -136,7 +153,8 @@ async fn forget_pages(displayed: Vec<Displayed>, groups: GroupSet) {
         for one in displayed {
             if let Err(error) = one.forget_pages(&groups) {
                 let dir = one.dir.display();
-                tracing::warn!(%dir, %error, "the kernel may still show what was damaged");
+                let error = error_chain(&error);
+                tracing::warn!(%dir, error, "the kernel may still show what was damaged");
             }
         }
     });
@@ -146,17 +164,17 @@ async fn forget_pages(displayed: Vec<Displayed>, groups: GroupSet) {
 
 impl Displayed {
     /// Blocks.
-    fn forget_pages(&self, groups: &GroupSet) -> Result<(), MountTableError> {
+    fn forget_pages(&self, groups: &GroupSet) -> Result<(), Unforgotten> {
+        if let Some(switcher) = &self.switcher {
+            return Ok(switcher.forget_pages(&self.task, groups)?);
+        }
+        let Some(space) = self.shown.space_of(&self.task) else { return Ok(()) };
         let what = self.shown.what();
-        let length = what.opened.tasks.get(usize::from(self.space)).and_then(Task::length);
+        let length = what.opened.tasks.get(usize::from(space)).and_then(Task::length);
         let bytes = |run: GroupRange| run.bytes(length.unwrap_or(u64::MAX));
         let ranges: Vec<ByteRange> = groups.ranges().map(bytes).collect();
         let (tree, _) = tree_of(whole_tree(&what.opened)?, &what.path)?;
-        let files = files_over(&*tree, self.space, &ranges)?;
-        match &self.switcher {
-            Some(switcher) => switcher.forget_pages(files.iter().map(|file| file.nid)),
-            None => files.iter().for_each(|file| self.forget_pages_of(file)),
-        }
+        files_over(&*tree, space, &ranges)?.iter().for_each(|file| self.forget_pages_of(file));
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError, Purpose};
 use dfs_service::lifecycle::jittered;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::kept;
 use super::mounts::{MountTableError, Now, Showing, Shown, tree_of, whole_tree};
@@ -36,6 +36,9 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// Where a reader finds that the origin has another version it is looked up at once, but not more often than this.
 const OUTDATED: Duration = Duration::from_secs(5);
+
+/// How long a look may take: as long as a listing may that is as large as one can be.
+const LOOK: Duration = Duration::from_secs(30 * 60);
 
 /// Who waits for the target to be looked up; more wait to be heard.
 const WAITING: usize = 16;
@@ -70,6 +73,9 @@ pub enum FollowError {
     /// The target cannot be looked up.
     #[error(transparent)]
     Open(#[from] OpenUrlError),
+    /// It was not looked up in time.
+    #[error("the target was not looked up within {} minutes", LOOK.as_secs() / 60)]
+    Late,
     /// What it names cannot be shown.
     #[error(transparent)]
     Mount(#[from] MountTableError),
@@ -123,8 +129,11 @@ struct Seen {
 pub struct Follow {
     seen: Mutex<Seen>,
     switcher: Switcher,
-    asking: mpsc::Sender<oneshot::Sender<Outcome>>,
+    asking: mpsc::Sender<Asker>,
 }
+
+/// Who waits for what comes of a look.
+type Asker = oneshot::Sender<Outcome>;
 
 impl Follow {
     /// What is to be seen of it, of a mount that shows `shown`.
@@ -172,7 +181,7 @@ pub(super) struct Follower {
     pub counts: Arc<FollowCounts>,
     switcher: Switcher,
     follow: Arc<Follow>,
-    asked: mpsc::Receiver<oneshot::Sender<Outcome>>,
+    reasons: Reasons,
 }
 
 impl Follower {
@@ -186,7 +195,8 @@ impl Follower {
         let (asking, asked) = mpsc::channel(WAITING);
         let (seen, by) = (Mutex::default(), switcher.clone());
         let follow = Arc::new(Follow { seen, switcher: by, asking });
-        Self { engine, showing, counts, switcher, follow, asked }
+        let reasons = Reasons { asked, is_outdated: false };
+        Self { engine, showing, counts, switcher, follow, reasons }
     }
 
     /// What others have of it.
@@ -198,41 +208,34 @@ impl Follower {
     pub async fn run(mut self, following: Following) {
         let mut failures = 0;
         loop {
-            let (asker, freshness) = match self.rest(wait(following.every, failures)).await {
-                Reason::Asked(asker) => (Some(asker), Freshness::Asked),
-                Reason::Outdated => (None, Freshness::Asked),
-                Reason::Time => (None, Freshness::Within(following.every / 2)),
-            };
+            let askers = self.rest(wait(following.every, failures), failures).await;
+            let freshness = self.reasons.freshness(&askers, following.every);
             let outcome = self.look(freshness).await.map_err(Arc::new);
             self.follow.note(&outcome);
             failures = if outcome.is_ok() { 0 } else { failures + 1 };
+            self.reasons.is_outdated &= outcome.is_err();
             match &outcome {
                 Ok(Looked::Same) => {}
                 Ok(Looked::Switched) => drop(self.counts.switches.fetch_add(1, Ordering::Relaxed)),
                 Err(_) => drop(self.counts.failures.fetch_add(1, Ordering::Relaxed)),
             }
-            if let Some(asker) = asker {
+            for asker in askers {
                 // Who does not wait any more need not be told.
-                let _ = asker.send(outcome);
+                let _ = asker.send(outcome.clone());
             }
         }
     }
 
-    /// Waits until there is a reason to look.
-    async fn rest(&mut self, time: Duration) -> Reason {
+    /// Waits until there is a reason to look; who is to be told what comes of it.
+    async fn rest(&mut self, time: Duration, failures: u32) -> Vec<Asker> {
         let begun = Instant::now();
-        let switcher = self.switcher.clone();
-        let outdated = async {
-            switcher.outdated().await;
-            tokio::time::sleep_until(begun + OUTDATED).await;
-        };
-        tokio::pin!(outdated);
+        let soon = if failures == 0 { OUTDATED.min(time) } else { time };
         loop {
+            let switcher = &self.switcher;
+            let reason = self.reasons.next(begun + time, begun + soon, move || switcher.outdated());
             tokio::select! {
-                () = tokio::time::sleep_until(begun + time) => return Reason::Time,
-                () = &mut outdated => return Reason::Outdated,
-                Some(asker) = self.asked.recv() => return Reason::Asked(asker),
-                () = self.switcher.released() => self.note_released().await,
+                askers = reason => return askers,
+                () = switcher.released() => self.note_released().await,
             }
         }
     }
@@ -251,7 +254,7 @@ impl Follower {
         let what = before.what();
         let opening =
             self.engine.open_url(&what.opened.target, what.view, freshness, Purpose::Look);
-        let opened = opening.await?;
+        let opened = timeout(LOOK, opening).await.map_err(|_| FollowError::Late)??;
         let index_of = |opened: &OpenArtifact| opened.index.as_ref().map(|index| index.task.id());
         if index_of(&opened) == index_of(&what.opened) {
             return Ok(Looked::Same);
@@ -263,14 +266,46 @@ impl Follower {
     }
 }
 
-/// Why a target is looked up.
-enum Reason {
-    /// It is time.
-    Time,
-    /// A reader found that the origin has another version.
-    Outdated,
-    /// Somebody wants to know.
-    Asked(oneshot::Sender<Outcome>),
+/// Why a target is looked up, beside that it is time.
+struct Reasons {
+    /// Who wants to know.
+    asked: mpsc::Receiver<Asker>,
+    /// Whether a reader found that the origin has another version, and it was not looked up with success since.
+    is_outdated: bool,
+}
+
+impl Reasons {
+    /// Resolves when it is time (`due`), `soon` where a reader finds that the origin has another version, or at once when
+    /// somebody wants to know: with all who do by now.
+    async fn next<F: Future<Output = ()>>(
+        &mut self,
+        due: Instant,
+        soon: Instant,
+        outdated: impl Fn() -> F,
+    ) -> Vec<Asker> {
+        let first = loop {
+            tokio::select! {
+                () = sleep_until(due) => break None,
+                () = sleep_until(soon), if self.is_outdated => break None,
+                () = outdated(), if !self.is_outdated => self.is_outdated = true,
+                Some(asker) = self.asked.recv() => break Some(asker),
+            }
+        };
+        let mut askers = Vec::from_iter(first);
+        // One look is enough for all of them.
+        while let Ok(asker) = self.asked.try_recv() {
+            askers.push(asker);
+        }
+        askers
+    }
+
+    /// How old an answer may be.
+    fn freshness(&self, askers: &[Asker], every: Duration) -> Freshness {
+        match askers {
+            [] if !self.is_outdated => Freshness::Within(every / 2),
+            _ => Freshness::Asked,
+        }
+    }
 }
 
 /// How long it waits after so many failures in a row: about as long as it should, never longer.
@@ -299,7 +334,7 @@ fn show(showing: &Showing, switcher: &Switcher, opened: OpenArtifact) -> Result<
     let same = same::bytes(&before.what().opened, &what.opened);
     let generation = switcher.show(Next { snapshot, shown: kept::shown(&what), same: &same })?;
     tracing::info!(url = %what.opened.target.url, generation = generation.number(), "a mount switched");
-    let shown = Shown::new(what, footprint, before.lane().clone(), prefetch, before.reads());
+    let shown = before.of_another_version(what, footprint, prefetch);
     // The run of what was shown ends.
     drop(showing.put(Now::new(shown, content, watching)));
     if let Err(error) = showing.remember() {
@@ -324,5 +359,45 @@ mod tests {
         assert!(within(200, LONGEST / 2, LONGEST));
         let seldom = Duration::from_secs(24 * 3600);
         assert!(wait(seldom, 7) <= seldom && wait(seldom, 7) >= seldom / 2);
+    }
+
+    fn reasons() -> (mpsc::Sender<Asker>, Reasons) {
+        let (asking, asked) = mpsc::channel(WAITING);
+        (asking, Reasons { asked, is_outdated: false })
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_before_a_look_begins_is_told_what_comes_of_that() {
+        let (asking, mut reasons) = reasons();
+        let later = Instant::now() + LOOK;
+        for _ in 0..3 {
+            asking.try_send(oneshot::channel().0).unwrap();
+        }
+        let askers = reasons.next(later, later, std::future::pending::<()>).await;
+        assert_eq!(askers.len(), 3, "one look for all of them");
+        let minute = Duration::from_secs(60);
+        assert_eq!(reasons.freshness(&askers, minute), Freshness::Asked);
+        assert_eq!(reasons.freshness(&[], minute), Freshness::Within(minute / 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_reader_found_is_remembered_until_the_target_was_looked_up() {
+        let (_asking, mut reasons) = reasons();
+        let found = tokio::sync::Notify::new();
+        found.notify_one();
+        let (now, minute) = (Instant::now(), Duration::from_secs(60));
+        let next = async |reasons: &mut Reasons, due, soon| {
+            let askers = reasons.next(due, soon, || found.notified()).await;
+            assert!(askers.is_empty());
+            Instant::now() - now
+        };
+        // Something else happened first.
+        let second = Duration::from_secs(1);
+        assert_eq!(next(&mut reasons, now + second, now + OUTDATED).await, second);
+        assert!(reasons.is_outdated);
+        assert_eq!(reasons.freshness(&[], minute), Freshness::Asked, "no earlier answer will do");
+        assert_eq!(next(&mut reasons, now + minute, now + OUTDATED).await, OUTDATED);
+        reasons.is_outdated = false;
+        assert_eq!(next(&mut reasons, now + minute, now + OUTDATED).await, minute);
     }
 }

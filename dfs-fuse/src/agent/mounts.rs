@@ -106,14 +106,14 @@ struct Entry {
     follow: Option<Arc<Follow>>,
 }
 
-/// A mount that shows something of a task.
+/// A mount that shows something of a task, or of which somebody still uses a version that did.
 pub(super) struct Displayed {
     /// Where.
     pub dir: PathBuf,
-    /// What.
+    /// What it shows.
     pub shown: Arc<Shown>,
-    /// Which space of it the task is.
-    pub space: u16,
+    /// The task.
+    pub task: TaskId,
     /// What tells the kernel, where this process answers it.
     pub switcher: Option<Switcher>,
 }
@@ -197,15 +197,14 @@ impl MountTable {
         self.entries.lock().get(dir).map(|entry| entry.showing.shown())
     }
 
-    /// The mounts that show something of a task.
+    /// The mounts that show something of a task, or of which somebody still uses a version that did.
     pub(super) fn that_show(&self, task: &TaskId) -> Vec<Displayed> {
         let entries = self.entries.lock();
         let displayed = |(dir, entry): (&PathBuf, &Entry)| {
-            let (dir, shown) = (dir.clone(), entry.showing.shown());
-            let tasks = &shown.what().opened.tasks;
-            let space = tasks.iter().position(|own| own.id() == *task)?;
-            let space = u16::try_from(space).ok()?;
-            Some(Displayed { dir, shown, space, switcher: entry.mounted.switcher() })
+            let (shown, switcher) = (entry.showing.shown(), entry.mounted.switcher());
+            let is_used = shown.space_of(task).is_some()
+                || switcher.as_ref().is_some_and(|switcher| switcher.shows(task));
+            is_used.then(|| Displayed { dir: dir.clone(), shown, task: *task, switcher })
         };
         entries.iter().filter_map(displayed).collect()
     }

@@ -169,6 +169,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::Mount(error) => mount_class(error),
         CallError::Follow(error) => match &**error {
             FollowError::Open(error) => open_class(error),
+            FollowError::Late => of_origin(Class::TimedOut),
             FollowError::Mount(error) => mount_class(error),
             FollowError::Switch(_) => (Code::FailedPrecondition, "mount-failed"),
         },

@@ -7,13 +7,20 @@
 //!
 //! While a switch is being made nothing that is answered holds for longer than the answer ([`Validity::Once`]). Whoever
 //! looks something up holds the state until it is written down, so who begins a switch knows of all that was answered
-//! for ever. A daemon that takes over does not know what the kernel knows: it takes earlier snapshots for used until
-//! there are too many, and at its first switch has the kernel forget every name.
+//! for ever.
+//!
+//! A daemon that takes over does not know what the kernel knows: it takes earlier snapshots for used until there are too
+//! many, and before its first switch asks for each node of what is shown ([`Look::notice`]). How often the earlier daemon
+//! told of a node it never learns; but the kernel forgets a node all at once, so what it gives back says when.
+//!
+//! A node that has another id than its place keeps that as long as its snapshot is shown, also when the kernel forgets
+//! it meanwhile: what was written down of it stays so.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use dfs_model::TaskId;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
@@ -21,7 +28,7 @@ use super::node::{Generation, NodeId, Place};
 use super::{FsError, Validity};
 use crate::content::Content;
 use crate::trace::Recorder;
-use crate::tree::{Kept, Tree};
+use crate::tree::{Tree, Unchanged};
 
 /// Earlier snapshots that are kept at most; who still uses an older one is told that it is gone.
 pub const EARLIER: usize = 16;
@@ -37,6 +44,14 @@ pub struct Snapshot {
     pub content: Arc<dyn Content>,
     /// Who watches what is read of it.
     pub recorder: Option<Arc<Recorder>>,
+}
+
+impl Snapshot {
+    /// Which of its spaces a task is.
+    pub(super) fn space_of(&self, task: &TaskId) -> Option<u16> {
+        let mut tasks = (0..=u16::MAX).map_while(|space| Some((space, self.content.task(space)?)));
+        tasks.find_map(|(space, id)| (id == *task).then_some(space))
+    }
 }
 
 /// Whether a mount ever shows another snapshot.
@@ -90,11 +105,11 @@ pub(super) struct Snapshots {
 struct State {
     current: Arc<Snapshot>,
     /// The oldest first.
-    earlier: Vec<Earlier>,
+    earlier: Vec<Former>,
     validity: Validity,
 }
 
-struct Earlier {
+struct Former {
     snapshot: Arc<Snapshot>,
     /// Whether an earlier daemon showed it: nobody knows what of it is used.
     is_uncounted: bool,
@@ -114,8 +129,23 @@ struct Table {
 
 struct Known {
     at: Place,
-    /// As often as it was looked up; not known where it is from an earlier daemon.
-    lookups: Option<u64>,
+    /// How often the kernel was told of it and has not given that back, as far as that is counted here.
+    lookups: u64,
+    counted: Counted,
+}
+
+/// Which lookups of a node are counted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    All,
+    /// Not those that an earlier daemon answered.
+    SinceTakeOver,
+}
+
+impl Known {
+    fn to_an_earlier_daemon(at: Place) -> Self {
+        Self { at, lookups: 0, counted: Counted::SinceTakeOver }
+    }
 }
 
 impl Table {
@@ -144,28 +174,55 @@ impl Table {
             return Ok(());
         }
         match self.nodes.get_mut(&node) {
-            Some(known) if known.at == at => {
-                known.lookups = known.lookups.map(|lookups| lookups + 1);
-            }
+            Some(known) if known.at == at => known.lookups += 1,
             Some(_) => return Err(FsError::Stale(node.raw())),
-            None => {
-                self.nodes.insert(node, Known { at, lookups: Some(1) });
-                self.use_of(at.generation);
-            }
+            None => self.enter(node, Known { at, lookups: 1, counted: Counted::All }),
         }
         Ok(())
     }
 
+    fn enter(&mut self, node: NodeId, known: Known) {
+        self.use_of(known.at.generation);
+        self.nodes.insert(node, known);
+    }
+
     /// The snapshot of which nothing is used any more by that.
     fn forget(&mut self, node: NodeId, lookups: u64) -> Option<Generation> {
-        let left = self.nodes.get_mut(&node)?.lookups.as_mut()?;
-        *left = left.saturating_sub(lookups);
-        if *left > 0 {
-            return None;
+        let known = self.nodes.get_mut(&node)?;
+        let left = known.lookups.checked_sub(lookups);
+        known.lookups = left.unwrap_or(0);
+        match (left, known.counted) {
+            (Some(0), Counted::All) => {}
+            (Some(_), _) => return None,
+            // It gives back what an earlier daemon told it, too, and so all that there is.
+            (None, _) => {}
         }
         let at = self.nodes.remove(&node)?.at;
-        self.ids.remove(&at);
         self.no_use_of(at.generation).then_some(at.generation)
+    }
+
+    /// See [`Look::notice`].
+    fn notice(&mut self, node: NodeId, at: Place, is_known: bool) -> bool {
+        match self.nodes.get(&node) {
+            None if is_known => {
+                self.enter(node, Known::to_an_earlier_daemon(at));
+                true
+            }
+            Some(known) if known.at == at && (is_known || known.lookups > 0) => true,
+            // Only written down. Who is told of it right now was counted before.
+            Some(known) if known.at == at => {
+                self.nodes.remove(&node);
+                self.no_use_of(at.generation);
+                false
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The id of a place that has another one than its own.
+    fn id_of(&self, place: Place) -> Option<NodeId> {
+        let is_there = |node: &NodeId| self.nodes.get(node).is_none_or(|known| known.at == place);
+        self.ids.get(&place).copied().filter(is_there)
     }
 
     fn at(&self, node: NodeId) -> Place {
@@ -183,12 +240,14 @@ impl State {
 impl Snapshots {
     pub fn new(versions: Versions, current: Snapshot, left: Option<Left>) -> Self {
         let mut table = Table { is_partial: left.is_some(), ..Table::default() };
-        let Left { earlier, nodes } = left.unwrap_or_default();
+        let Left { mut earlier, nodes } = left.unwrap_or_default();
+        // The last daemon wrote down one more than there may be, and did not live to let go of it.
+        drop(earlier.drain(..earlier.len().saturating_sub(EARLIER)));
         for (node, at) in nodes {
-            table.nodes.insert(node, Known { at, lookups: None });
+            table.enter(node, Known::to_an_earlier_daemon(at));
             table.ids.insert(at, node);
         }
-        let uncounted = |snapshot| Earlier { snapshot: Arc::new(snapshot), is_uncounted: true };
+        let uncounted = |snapshot| Former { snapshot: Arc::new(snapshot), is_uncounted: true };
         let state = State {
             current: Arc::new(current),
             earlier: earlier.into_iter().map(uncounted).collect(),
@@ -213,6 +272,13 @@ impl Snapshots {
 
     pub fn current(&self) -> Arc<Snapshot> {
         Arc::clone(&self.state.read().current)
+    }
+
+    /// All that are there, the one that is shown last.
+    pub fn all(&self) -> Vec<Arc<Snapshot>> {
+        let state = self.state.read();
+        let earlier = state.earlier.iter().map(|earlier| &earlier.snapshot);
+        earlier.chain([&state.current]).map(Arc::clone).collect()
     }
 
     /// The numbers of the earlier ones that are there, the oldest first.
@@ -249,7 +315,7 @@ impl Snapshots {
     fn let_go(&self) {
         let mut state = self.state.write();
         let table = self.table.lock();
-        let is_used = |earlier: &Earlier| {
+        let is_used = |earlier: &Former| {
             earlier.is_uncounted || table.uses.contains_key(&earlier.snapshot.generation)
         };
         let gone: Vec<_> = state.earlier.extract_if(.., |earlier| !is_used(earlier)).collect();
@@ -271,48 +337,51 @@ impl Snapshots {
         self.state.write().validity = Validity::ForEver;
     }
 
-    /// Where known nodes will be that are kept, and those that do not say so themselves.
-    pub fn nodes_after(&self, next: Generation, kept: &Kept) -> Vec<(NodeId, Place)> {
+    /// Where nodes will be that do not say so themselves.
+    pub fn nodes_after(&self, next: Generation, unchanged: &Unchanged) -> Vec<(NodeId, Place)> {
         let state = self.state.read();
         let table = self.table.lock();
-        let after = |(node, known): (&NodeId, &Known)| {
-            (*node, moved(known.at, state.current.generation, next, kept).unwrap_or(known.at))
-        };
-        let nodes = table.nodes.iter().map(after);
-        nodes.filter(|(node, at)| node.names() != *at).collect()
+        let known = table.nodes.iter().map(|(node, known)| (*node, known.at));
+        // Whoever looks up what is forgotten meanwhile is told of it by the same id.
+        let forgotten = table.ids.iter().filter(|(_, node)| !table.nodes.contains_key(node));
+        let all = known.chain(forgotten.map(|(at, node)| (*node, *at)));
+        let was = state.current.generation;
+        let after = all.map(|(node, at)| (node, moved(at, was, next, unchanged).unwrap_or(at)));
+        after.filter(|(node, at)| node.names() != *at).collect()
     }
 
     /// Shows `next` from now on.
-    pub fn switch(&self, next: Snapshot, kept: &Kept) {
+    pub fn switch(&self, next: Snapshot, unchanged: &Unchanged) {
         let mut states = self.state.write();
         let state = &mut *states;
         let mut guard = self.table.lock();
         let table = &mut *guard;
         let (was, is) = (state.current.generation, next.generation);
-        for (node, known) in &mut table.nodes {
-            let Some(now) = moved(known.at, was, is, kept) else { continue };
-            table.ids.remove(&known.at);
-            table.ids.insert(now, *node);
+        for known in table.nodes.values_mut() {
+            let Some(now) = moved(known.at, was, is, unchanged) else { continue };
             known.at = now;
-            if let Some(uses) = table.uses.get_mut(&was).filter(|_| known.lookups.is_some()) {
+            if let Some(uses) = table.uses.get_mut(&was) {
                 *uses -= 1;
                 *table.uses.entry(is).or_default() += 1;
             }
         }
         table.uses.retain(|_, uses| *uses > 0);
+        let elsewhere = table.nodes.iter().filter(|(node, known)| node.names() != known.at);
+        table.ids = elsewhere.map(|(node, known)| (known.at, *node)).collect();
         let before = std::mem::replace(&mut state.current, Arc::new(next));
-        state.earlier.push(Earlier { snapshot: before, is_uncounted: table.is_partial });
+        state.earlier.push(Former { snapshot: before, is_uncounted: table.is_partial });
         table.is_partial = false;
         let one_too_many = (state.earlier.len() > EARLIER).then(|| {
             let uncounted = state.earlier.iter().position(|earlier| earlier.is_uncounted);
             state.earlier.remove(uncounted.unwrap_or(0))
         });
-        // Nobody says when those are forgotten that an earlier daemon answered.
+        // Of those that an earlier daemon wrote down the kernel may know nothing, and then never forgets them.
         let is_gone = |known: &Known| {
-            known.lookups.is_none() && state.snapshot(known.at.generation).is_none()
+            known.counted == Counted::SinceTakeOver && state.snapshot(known.at.generation).is_none()
         };
-        for (_, known) in table.nodes.extract_if(|_, known| is_gone(known)) {
+        for (_, known) in table.nodes.extract_if(|_, known| is_gone(known)).collect::<Vec<_>>() {
             table.ids.remove(&known.at);
+            table.no_use_of(known.at.generation);
         }
         state.validity = Validity::ForEver;
         drop((guard, states));
@@ -328,8 +397,8 @@ impl Snapshots {
 }
 
 /// Where a place of the snapshot before is in the next one.
-fn moved(at: Place, was: Generation, is: Generation, kept: &Kept) -> Option<Place> {
-    let now = kept.get(&at.nid).filter(|_| at.generation == was)?;
+fn moved(at: Place, was: Generation, is: Generation, unchanged: &Unchanged) -> Option<Place> {
+    let now = unchanged.get(&at.nid).filter(|_| at.generation == was)?;
     Some(Place { generation: is, nid: *now })
 }
 
@@ -373,7 +442,7 @@ impl Look<'_> {
             return Ok(NodeId::ROOT);
         }
         let place = Place { generation: snapshot.generation, nid };
-        let other = self.counts().then(|| self.table().ids.get(&place).copied()).flatten();
+        let other = self.counts().then(|| self.table().id_of(place)).flatten();
         other.map_or_else(|| place.node(), Ok)
     }
 
@@ -381,6 +450,14 @@ impl Look<'_> {
     pub fn remember(&self, node: NodeId, snapshot: &Snapshot, nid: u64) -> Result<(), FsError> {
         let place = Place { generation: snapshot.generation, nid };
         if self.counts() { self.table().remember(node, place) } else { Ok(()) }
+    }
+
+    /// The kernel is not told after all of what was remembered last.
+    pub fn take_back(&self, node: NodeId) {
+        if self.counts() {
+            // Whoever lists a snapshot has a directory of it open, so it is used.
+            self.table().forget(node, 1);
+        }
     }
 
     /// A directory is open.
@@ -399,6 +476,12 @@ impl Look<'_> {
     /// Whether the kernel may know more than is known here.
     pub fn is_partial(&self) -> bool {
         self.table().is_partial
+    }
+
+    /// The kernel says whether it knows an inode of the snapshot that is shown; whether it may.
+    pub fn notice(&self, node: NodeId, nid: u64, is_known: bool) -> bool {
+        let at = Place { generation: self.state.current.generation, nid };
+        node == NodeId::ROOT || self.table().notice(node, at, is_known)
     }
 
     /// A number for the next snapshot: one that nothing has.

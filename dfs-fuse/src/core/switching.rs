@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use dfs_model::{GroupSet, TaskId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
 use crate::content::MemoryContent;
-use crate::tree::{Extent, MemoryTree, MemoryTreeBuilder};
+use crate::tree::{Extent, MemoryTree, MemoryTreeBuilder, Unchanged};
 
 /// Bytes of a content; all that there are lie in one space.
 const LENGTH: u64 = 16;
@@ -90,9 +91,14 @@ struct Left {
 /// A file that is open, or a directory that somebody is in.
 struct Open {
     node: NodeId,
+    /// The kernel forgets no directory while it remembers something in it.
+    above: Vec<NodeId>,
+    path: String,
     content: Option<u8>,
     /// In which switch it was opened.
     since: usize,
+    /// Whether it has been the same ever since.
+    stays: bool,
 }
 
 struct Kernel {
@@ -160,10 +166,16 @@ impl Kernel {
 
     /// As the kernel walks: by the names that it was told of, asking for others.
     fn walk(&mut self, path: &str) -> Option<NodeId> {
+        self.walk_through(path)?.pop()
+    }
+
+    fn walk_through(&mut self, path: &str) -> Option<Vec<NodeId>> {
         let mut at = NodeId::ROOT;
+        let mut way = Vec::new();
         for name in path.split('/') {
             if let Some(known) = self.names.get(&(at.raw(), name.to_owned())) {
                 at = (*known)?;
+                way.push(at);
                 continue;
             }
             let answer = match self.core.lookup(at, name.as_bytes()) {
@@ -178,8 +190,9 @@ impl Kernel {
                 self.names.insert((at.raw(), name.to_owned()), node);
             }
             at = node?;
+            way.push(at);
         }
-        Some(at)
+        Some(way)
     }
 
     fn forget_name(&mut self, dir: NodeId, name: &str) {
@@ -196,7 +209,7 @@ impl Kernel {
     fn evict(&mut self) {
         let named = self.names.values().flatten().copied();
         let within = self.names.keys().map(|(dir, _)| NodeId::from_raw(*dir));
-        let open = self.open.iter().map(|open| open.node);
+        let open = self.open.iter().flat_map(|open| open.above.iter().chain([&open.node])).copied();
         let listed = self.dirs.iter().map(|dir| dir.0);
         let used: BTreeSet<u64> =
             named.chain(within).chain(open).chain(listed).map(NodeId::raw).collect();
@@ -227,6 +240,25 @@ impl Kernel {
             assert_eq!(self.read(node), Ok(bytes(self.files[path])), "{path}");
             assert_eq!(self.core.attr(node).unwrap().ino, node.raw());
         }
+        for Open { node, path, .. } in self.open.iter().filter(|open| open.stays) {
+            if self.core.attr(*node).unwrap().kind == Kind::Directory {
+                let mut listed = BTreeSet::new();
+                let listing = self.core.read_dir(*node, None, 0, &mut |line| {
+                    listed.insert(String::from_utf8(line.name.to_vec()).unwrap());
+                    ControlFlow::Continue(())
+                });
+                listing.unwrap();
+                listed.retain(|name| !matches!(&**name, "." | ".."));
+                assert_eq!(listed, names(&self.files, path), "who is in {path} sees what is there");
+            }
+            let entry = self.core.snapshots.look().inode(*node).unwrap();
+            assert_eq!(entry.snapshot.generation, self.core.generation(), "{path}");
+        }
+        let same: Vec<_> = self.open.iter().filter(|open| open.stays).collect();
+        let same: Vec<_> = same.iter().map(|open| (open.path.clone(), open.node)).collect();
+        for (path, node) in same {
+            assert_eq!(self.walk(&path), Some(node), "{path} is what it was");
+        }
         for open in &self.open {
             let is_too_old = self.switches - open.since > EARLIER;
             match (self.read(open.node), open.content) {
@@ -241,13 +273,14 @@ impl Kernel {
     fn step(&mut self, step: Step) {
         match step {
             Step::Walk(path, open) => {
-                let found = self.walk(&path);
+                let found = self.walk_through(&path);
                 let is_there =
                     self.files.contains_key(&path) || !names(&self.files, &path).is_empty();
                 assert_eq!(found.is_some(), is_there, "{path}");
-                if let Some(node) = found.filter(|_| open) {
-                    let content = self.files.get(&path).copied();
-                    self.open.push(Open { node, content, since: self.switches });
+                if let Some(mut above) = found.filter(|_| open) {
+                    let (node, content) = (above.pop().unwrap(), self.files.get(&path).copied());
+                    let since = self.switches;
+                    self.open.push(Open { node, above, path, content, since, stays: true });
                 }
             }
             Step::OpenDir(which) => {
@@ -304,9 +337,14 @@ impl Kernel {
         let number = self.core.snapshots.look().next_generation().unwrap();
         let next = snapshot(number.number(), &files);
         let mut stale = Vec::new();
+        for open in &mut self.open {
+            let is = (files.get(&open.path).copied(), names(&files, &open.path).is_empty());
+            open.stays &= is == (open.content, open.content.is_some());
+        }
         let switch = self.core.begin_switch().unwrap();
+        let knows = |node| node == NodeId::ROOT || self.lookups.contains_key(&node);
         let kept = switch
-            .compare(&*next.tree, &|a, b| a == b, &mut |one| {
+            .compare(&*next.tree, &|a, b| a == b, &knows, &mut |one| {
                 if let Stale::Name(dir, name) = one {
                     stale.push((dir, String::from_utf8(name.to_vec()).unwrap()));
                 }
@@ -380,6 +418,82 @@ fn what_is_still_the_same_keeps_its_node_and_what_changed_gets_another() {
 }
 
 #[test]
+fn after_a_take_over_only_what_changed_is_forgotten() {
+    let before: Files = [("a/a/a", 1), ("a/c", 2), ("a/d", 3), ("b/c", 4), ("c", 5)]
+        .map(|(path, content)| (path.to_owned(), content))
+        .into();
+    let mut after = before.clone();
+    after.insert("a/d".into(), 0);
+    after.insert("a/a/b".into(), 0);
+    after.remove("c");
+    let mut kernel = Kernel::new(before);
+    for path in ["a/a", "a/c", "a/d"] {
+        kernel.step(Step::Walk(path.into(), true));
+    }
+    let [a, aa] = ["a", "a/a"].map(|path| kernel.walk(path).unwrap());
+    kernel.step(Step::TakeOver);
+    let asked = std::cell::RefCell::new(Vec::new());
+    let next = snapshot(1, &after);
+    let mut stale = Vec::new();
+    let switch = kernel.core.begin_switch().unwrap();
+    let knows = |node| {
+        asked.borrow_mut().push(node);
+        node == NodeId::ROOT || kernel.lookups.contains_key(&node)
+    };
+    let mut show = |one: Stale<'_>| {
+        if let Stale::Name(dir, name) = one {
+            stale.push((dir, String::from_utf8(name.to_vec()).unwrap()));
+        }
+    };
+    let unchanged = switch.compare(&*next.tree, &|a, b| a == b, &knows, &mut show).unwrap();
+    stale.sort_by(|one, other| one.1.cmp(&other.1));
+    assert_eq!(stale, [(aa, "b".to_owned()), (a, "d".to_owned())]);
+    assert_eq!(unchanged.len(), 4, "the root, two directories and a file");
+    // Of what is below a directory that the kernel does not know it cannot know anything.
+    assert_eq!(asked.borrow()[0], NodeId::ROOT);
+    assert_eq!(asked.borrow().len(), 1 + 3 + 3 + 1);
+}
+
+#[test]
+fn what_the_kernel_has_forgotten_and_looks_up_again_has_the_number_that_it_had_also_for_the_next_daemon()
+ {
+    let files = |content| Files::from([("a/c".to_owned(), 1), ("c".to_owned(), content)]);
+    let mut kernel = Kernel::new(files(0));
+    let first = kernel.walk("a").unwrap();
+    kernel.begin(files(1));
+    kernel.commit();
+    kernel.names.clear();
+    kernel.evict();
+    assert!(kernel.lookups.is_empty());
+    kernel.step(Step::Walk("a".into(), true));
+    assert_eq!(kernel.open[0].node, first);
+    kernel.step(Step::TakeOver);
+    kernel.names.clear();
+    assert_eq!(kernel.walk("a"), Some(first), "another number would be another directory");
+    kernel.begin(files(2));
+    kernel.commit();
+}
+
+#[test]
+fn what_an_earlier_daemon_told_of_is_let_go_once_the_kernel_gives_it_back() {
+    let files = |content| Files::from([("c".to_owned(), content)]);
+    let mut kernel = Kernel::new(files(0));
+    kernel.step(Step::Walk("c".into(), true));
+    kernel.step(Step::TakeOver);
+    // The first switch keeps what it was, the second does not.
+    kernel.begin(Files::from([("c".into(), 0), ("d".into(), 1)]));
+    kernel.commit();
+    kernel.begin(files(2));
+    kernel.commit();
+    let uses = |kernel: &Kernel| kernel.core.earlier();
+    assert_eq!(uses(&kernel), [generation(0), generation(1)]);
+    assert_eq!(kernel.read(kernel.open[0].node), Ok(bytes(0)));
+    kernel.open.clear();
+    kernel.evict();
+    assert_eq!(uses(&kernel), [generation(0)], "of which more may be open");
+}
+
+#[test]
 fn a_mount_switches_to_the_last_version_that_it_can_count_and_no_further() {
     let number = Generation::LAST.number() - 1;
     let left = Left { generation: number, ..Left::default() };
@@ -406,4 +520,101 @@ fn more_snapshots_than_are_kept_are_told_to_whoever_uses_the_first() {
     assert_eq!(kernel.core.earlier().len(), EARLIER);
     let first = kernel.open[0].node;
     assert_eq!(kernel.read(first), Err(FsError::Stale(first.raw())));
+}
+
+#[test]
+fn more_snapshots_than_are_kept_are_told_also_after_daemons_took_over() {
+    let mut kernel = Kernel::new(Files::from([("c".into(), 0)]));
+    kernel.step(Step::Walk("c".into(), true));
+    for number in 0..EARLIER + 2 {
+        kernel.step(Step::TakeOver);
+        kernel.begin(Files::from([("c".into(), 1 + (number % 2) as u8)]));
+        kernel.commit();
+        kernel.step(Step::Walk("c".into(), true));
+    }
+    assert_eq!(kernel.core.earlier().len(), EARLIER);
+    let first = kernel.open[0].node;
+    assert_eq!(kernel.read(first), Err(FsError::Stale(first.raw())));
+    let last = kernel.open.last().unwrap().node;
+    assert_eq!(kernel.read(last), Ok(bytes(1 + ((EARLIER + 1) % 2) as u8)));
+}
+
+#[test]
+fn a_listing_that_fails_half_way_tells_of_what_was_counted_and_of_nothing_else() {
+    let mut tree = MemoryTreeBuilder::new();
+    tree.file("a", 0o644, Vec::new()).unwrap();
+    tree.file("b", 0o644, Vec::new()).unwrap();
+    tree.link("c", 99_999).unwrap();
+    let kernel = Kernel::new(Files::new());
+    let (core, opened) = (&kernel.core, kernel.core.open_dir(NodeId::ROOT).unwrap());
+    core.close_dir(opened);
+    let torn = Snapshot { tree: Arc::new(tree.build()), ..snapshot(1, &Files::new()) };
+    core.snapshots.switch(torn, &Unchanged::new());
+    core.snapshots.settle();
+    let opened = core.open_dir(NodeId::ROOT).unwrap();
+    let list = |from, most: usize| {
+        let mut told = Vec::new();
+        let listing = core.look_up_all(NodeId::ROOT, Some(opened), from, &mut |line| {
+            if told.len() == most {
+                return Room::None;
+            }
+            told.push((line.entry.node, line.cookie));
+            Room::Found
+        });
+        listing.map(|()| told)
+    };
+    let told = list(0, 9).unwrap();
+    assert_eq!(told.len(), 4, "itself, its parent, and two files");
+    assert!(matches!(list(told[3].1, 9), Err(FsError::Tree(_))), "who goes on is told");
+    assert_eq!(list(0, 2).unwrap().len(), 2, "there is no room for a file");
+    core.close_dir(opened);
+    told[2..].iter().for_each(|(node, _)| core.forget(*node, 1));
+    core.snapshots.switch(snapshot(2, &Files::new()), &Unchanged::new());
+    core.snapshots.settle();
+    assert_eq!(core.earlier(), [], "nothing of it is known any more");
+}
+
+#[test]
+fn what_lies_over_damage_is_found_in_every_version_that_is_used() {
+    let mut kernel = Kernel::new(Files::from([("a/c".into(), 0), ("c".into(), 1)]));
+    kernel.step(Step::Walk("c".into(), true));
+    let old = kernel.open[0].node;
+    kernel.begin(Files::from([("a/c".into(), 0), ("c".into(), 2)]));
+    kernel.commit();
+    let new = ["a/c", "c"].map(|path| kernel.walk(path).unwrap());
+    let task = kernel.core.content().task(0).unwrap();
+    let over = kernel.core.nodes_over(&task, &GroupSet::full(1)).unwrap();
+    assert!(over.contains(&old) && new.iter().all(|node| over.contains(node)), "{over:?}");
+    assert!(kernel.core.shows(&task));
+    assert!(!kernel.core.shows(&TaskId::from_bytes([9; 32])));
+}
+
+#[test]
+fn a_table_of_nodes_that_contradicts_itself_harms_nobody_else() {
+    let files = Files::from([("a/c".into(), 0), ("c".into(), 1)]);
+    let honest = Kernel::new(files.clone());
+    let at = |path: &str| {
+        let node = honest.core.lookup(NodeId::ROOT, path.as_bytes()).unwrap().value.unwrap().node;
+        node.names()
+    };
+    let strange = NodeId::from_raw(7 << 36 | 5);
+    let nowhere = Place { generation: generation(9), nid: 77 };
+    let nodes = vec![
+        (strange, at("a")),
+        (strange, at("c")),
+        (NodeId::from_raw(8 << 36 | 5), at("c")),
+        (NodeId::from_raw(at("c").raw()), nowhere),
+        (NodeId::ROOT, nowhere),
+    ];
+    let mut kernel = Kernel::new(files.clone());
+    kernel.step(Step::Walk("a/c".into(), true));
+    kernel.left = Left { nodes, ..Left::default() };
+    kernel.step(Step::TakeOver);
+    kernel.check();
+    for content in [2, 3] {
+        let mut next = files.clone();
+        next.insert("c".into(), content);
+        kernel.begin(next);
+        kernel.commit();
+    }
 }

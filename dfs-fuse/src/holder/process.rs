@@ -58,6 +58,12 @@ const OUT_OF_FILES: Duration = Duration::from_millis(100);
 /// How long a holder that its agent started waits for that agent to say so.
 const FIRST_HELLO: Duration = Duration::from_secs(30);
 
+/// How long an agent that is gone may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether it does.
+const LOOKED_AFTER: Duration = Duration::from_millis(100);
+
 /// What the process is called: who ends agents by their name does not mean it.
 pub(super) const NAME: &str = "dfs-holder";
 
@@ -141,6 +147,7 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         supervision: supervision(flags),
         command: flags.agent.clone(),
         process: None,
+        left_behind: Vec::new(),
         unkillable,
         until: (!flags.agent.is_empty()).then(|| Instant::now() + FIRST_HELLO),
     };
@@ -209,14 +216,30 @@ struct Process {
     /// Where it was started here, and is to be waited for.
     child: Option<Child>,
     has_come: bool,
+    /// Since when it is gone as an agent.
+    lost: Option<Instant>,
 }
 
 impl Process {
     fn of(pid: Option<Pid>, child: Option<Child>) -> Result<Self, Errno> {
         let handle = pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
         let has_come = child.is_none();
-        Ok(Self { handle, pid, child, has_come })
+        Ok(Self { handle, pid, child, has_come, lost: None })
     }
+
+    /// Whether it is dead and cannot end: a thread of it waits in the kernel for what the next one is to answer. What it
+    /// had open is closed, or it would not be gone as an agent; that thread has nothing that another one needs.
+    fn is_left_behind(&self, now: Instant) -> bool {
+        let is_late = self.lost.is_some_and(|lost| now >= lost + ENDS_WITHIN);
+        is_late && self.pid.is_some_and(is_dead)
+    }
+}
+
+/// Whether the first thread of a process has ended.
+fn is_dead(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // Behind its name, in which anything may be.
+    stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
 }
 
 struct Holder {
@@ -238,6 +261,8 @@ struct Holder {
     /// How an agent is started; empty where others do.
     command: Vec<OsString>,
     process: Option<Process>,
+    /// Agents that were not waited for, and end at some time.
+    left_behind: Vec<Child>,
     unkillable: Unkillable,
     /// When to end if no agent has come.
     until: Option<Instant>,
@@ -270,6 +295,7 @@ impl Holder {
                 self.give_up();
             }
             self.guard();
+            self.leave_behind();
             if self.agent.is_none() {
                 self.kept.retain(|_, kept| !is_gone(kept.device.as_fd()));
             }
@@ -323,7 +349,10 @@ impl Holder {
                     due = Some(Instant::now());
                 }
                 // Once the last one has ended.
-                Due::Start if self.process.is_some() => due = self.supervision.end(),
+                Due::Start if self.process.is_some() => {
+                    let next = Instant::now() + LOOKED_AFTER;
+                    due = self.supervision.end().into_iter().chain([next]).min();
+                }
                 Due::Start => {
                     self.start();
                     due = Some(Instant::now());
@@ -419,7 +448,9 @@ impl Holder {
         tracing::info!(pid, mounts, "an agent is served");
         let peer = peer_of(&socket).ok().and_then(|peer| peer.pid);
         match &mut self.process {
-            Some(process) if process.pid == peer => process.has_come = true,
+            Some(process) if process.pid == peer => {
+                (process.has_come, process.lost) = (true, None);
+            }
             // One of another machine's numbers cannot be waited for.
             _ => self.process = Process::of(peer, None).ok(),
         }
@@ -527,8 +558,20 @@ impl Holder {
         let mounts = self.kept.len() + self.guarded.len();
         tracing::info!(pid = agent.pid, mounts, "the agent is gone");
         let now = Instant::now();
+        if let Some(process) = &mut self.process {
+            process.lost = Some(now);
+        }
         self.guarded.values_mut().for_each(|guarded| guarded.went(now));
         self.supervision.went(agent.farewell, now);
+    }
+
+    fn leave_behind(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.process.take_if(|last| last.is_left_behind(now)) {
+            tracing::warn!(pid = ?last.pid, "an agent is dead and does not end: another one is started");
+            self.left_behind.extend(last.child);
+        }
+        self.left_behind.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
     fn reap(&mut self) {
@@ -657,5 +700,27 @@ impl Unkillable {
         let done = work();
         let _ = fs::write(SCORE, "-1000");
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_dead_and_does_not_end_is_not_waited_for_for_ever() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let mut process = Process::of(pid, None).unwrap();
+        let begun = Instant::now();
+        process.lost = Some(begun);
+        assert!(!process.is_left_behind(begun + ENDS_WITHIN), "it lives");
+        child.kill().unwrap();
+        poll(&mut [PollFd::new(&process.handle, PollFlags::IN)], None).unwrap();
+        assert!(!process.is_left_behind(begun), "it may end any moment");
+        assert!(process.is_left_behind(begun + ENDS_WITHIN));
+        process.lost = None;
+        assert!(!process.is_left_behind(begun + ENDS_WITHIN), "it is an agent still");
+        child.wait().unwrap();
     }
 }

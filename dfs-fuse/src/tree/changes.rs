@@ -26,7 +26,7 @@ pub enum Change<'a> {
 }
 
 /// Numbers of known inodes that are what they were: in the earlier tree, and in the later one.
-pub type Kept = HashMap<u64, u64>;
+pub type Unchanged = HashMap<u64, u64>;
 
 /// Two snapshots of one tree.
 pub struct Comparison<'a> {
@@ -42,9 +42,9 @@ pub struct Comparison<'a> {
 
 impl Comparison<'_> {
     /// Shows every change to what is known; what is known and no change.
-    pub fn run(&self, show: &mut dyn FnMut(Change<'_>)) -> Result<Kept, TreeError> {
+    pub fn run(&self, show: &mut dyn FnMut(Change<'_>)) -> Result<Unchanged, TreeError> {
         let (before, after) = (self.before.root(), self.after.root());
-        let mut kept = Kept::from([(before, after)]);
+        let mut unchanged = Unchanged::from([(before, after)]);
         let mut open = vec![(before, after)];
         while let Some((before, after)) = open.pop() {
             let mut has_news = self.differ(before, after)?;
@@ -52,7 +52,7 @@ impl Comparison<'_> {
             each_name(self.before, before, |name, nid| {
                 match self.still(nid, self.after.lookup(after, name)?)? {
                     Still::Directory(now) => below.push((nid, now)),
-                    Still::So(now) => drop(kept.insert(nid, now)),
+                    Still::So(now) => drop(unchanged.insert(nid, now)),
                     Still::Unknown => {}
                     Still::Not => {
                         has_news = true;
@@ -72,13 +72,13 @@ impl Comparison<'_> {
                 show(Change::Attributes { dir: before });
             }
             for (before, after) in below {
-                if kept.insert(before, after).is_some() {
+                if unchanged.insert(before, after).is_some() {
                     return Err(TreeError::Corrupt("a directory of it has two names".to_owned()));
                 }
                 open.push((before, after));
             }
         }
-        Ok(kept)
+        Ok(unchanged)
     }
 
     /// What became of `nid`, whose name leads to `now`.

@@ -174,7 +174,7 @@ impl MemoryTreeBuilder {
     }
 
     /// Gives an inode one more name, also a directory, which no tree of a file system does.
-    pub(super) fn link(&mut self, path: &str, nid: u64) -> Result<(), TreeBuildError> {
+    pub(crate) fn link(&mut self, path: &str, nid: u64) -> Result<(), TreeBuildError> {
         let (parent, name) = self.parent_of(path)?;
         let Body::Directory { children, names, .. } = &mut self.tree.inodes[index_of(parent)].body
         else {

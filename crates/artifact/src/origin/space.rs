@@ -12,7 +12,9 @@ use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::wholes::Wholes;
-use super::{Counted, Earlier, Origin, Part, PartStream, RequestCount, cut, without_holes, zeros};
+use super::{
+    Counted, MembersHere, Origin, Part, PartStream, RequestCount, cut, without_holes, zeros,
+};
 use crate::members::{Member, MemberTable};
 
 /// Members asked for at a time within one read: as many as a group of small files has, so that it is there after one
@@ -29,7 +31,7 @@ pub struct SpaceOrigin {
     base: Target,
     table: Arc<MemberTable>,
     wholes: Arc<Wholes>,
-    earlier: Arc<OnceLock<Arc<dyn Earlier>>>,
+    earlier: Arc<OnceLock<Arc<dyn MembersHere>>>,
 }
 
 /// A run of bytes of one kind.
@@ -109,7 +111,7 @@ impl Origin for SpaceOrigin {
         self.source.requests.count_in(count);
     }
 
-    fn take_from(&self, earlier: Arc<dyn Earlier>) {
+    fn take_from(&self, earlier: Arc<dyn MembersHere>) {
         // The first one stays: it is of when the task was opened.
         let _ = self.earlier.set(earlier);
     }
@@ -244,7 +246,7 @@ impl Health {
 }
 
 /// A part of a member that is here already. It says nothing of the origin.
-async fn here(earlier: Option<&Arc<dyn Earlier>>, part: &Slice) -> Option<Bytes> {
+async fn here(earlier: Option<&Arc<dyn MembersHere>>, part: &Slice) -> Option<Bytes> {
     let earlier = earlier.filter(|_| part.length <= TAKEN_WHOLE)?;
     earlier.part_of(&part.member, part.part()).await
 }

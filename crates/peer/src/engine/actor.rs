@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
+use super::copies::Copies;
 use super::error::ReadError;
 use super::flight::{Asking, Fault, FlightEvent, Flights, Lacking, Word};
 use super::ledger::CameFrom;
@@ -71,6 +72,8 @@ pub(super) struct Actor {
     /// What that failed with since it gave something.
     nearer_failure: Option<Failure>,
     waiters: Vec<Waiter>,
+    /// What is looked for in other tasks first.
+    copies: Copies,
     began: Instant,
     patience: Patience,
     /// Who reads the origin for this host's place when nobody else does.
@@ -113,6 +116,7 @@ impl Actor {
             nearer: None,
             nearer_failure: None,
             waiters: Vec::new(),
+            copies: Copies::default(),
             began: Instant::now(),
             patience: Patience::default(),
             reserves: Reserves::default(),
@@ -175,7 +179,7 @@ impl Actor {
     }
 
     fn is_busy(&self) -> bool {
-        !self.conductor.is_idle() || !self.waiters.is_empty()
+        !self.conductor.is_idle() || !self.waiters.is_empty() || self.copies.is_busy()
     }
 
     /// Whether it is, and notes since when it is not.
@@ -277,13 +281,9 @@ impl Actor {
     }
 
     fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
-        if self.flights.copies(groups) {
-            self.flights.copy(groups, Command::Want { groups, priority, waiter });
-            return;
+        if !self.let_through(groups).is_empty() {
+            self.begin_to_ask(priority);
         }
-        self.wakes();
-        self.look_for_nearer();
-        self.tell_swarm(priority);
         if waiter.is_some() {
             // The store is right about what is here: verification may have found some of it bad.
             let missing = self.shared.stored.missing_in(groups);
@@ -294,7 +294,11 @@ impl Actor {
         let has_room = !self.shared.room.is_lacking(Instant::now());
         let Some(waiter) = waiter else {
             if has_room {
-                self.conductor.want(groups, priority);
+                self.ask_for(groups, priority);
+                if self.holds_back() {
+                    self.copies.hold_back(groups, priority);
+                }
+                self.look_for_more();
             }
             return;
         };
@@ -305,12 +309,75 @@ impl Actor {
                 // The reader may have gone: nobody to tell then.
                 let _ = waiter.done.send(answer);
             }
-            None if self.want_for(&waiter) => self.waiters.push(waiter),
+            None if self.want_for(&waiter) => {
+                self.waiters.push(waiter);
+                self.look_for_more();
+            }
             // It came this moment.
             None => {
                 let _ = waiter.done.send(Ok(()));
             }
         }
+    }
+
+    /// Before others are asked for anything.
+    fn begin_to_ask(&mut self, priority: Priority) {
+        self.wakes();
+        self.look_for_nearer();
+        self.tell_swarm(priority);
+    }
+
+    /// Whether anything is looked for in other tasks first. What could not be kept is not.
+    fn holds_back(&self) -> bool {
+        let has_others = self.shared.earlier.get().is_some_and(|earlier| earlier.has_others());
+        has_others && !self.shared.room.is_lacking(Instant::now())
+    }
+
+    /// Those of `groups` that others may be asked for by now.
+    fn let_through(&self, groups: GroupRange) -> Vec<GroupRange> {
+        match self.holds_back() {
+            true => self.copies.let_through(self.existing(groups)).collect(),
+            false => vec![groups],
+        }
+    }
+
+    /// Wants what of `groups` is not looked for here first.
+    fn ask_for(&mut self, groups: GroupRange, priority: Priority) {
+        for run in self.let_through(groups) {
+            self.conductor.want(run, priority);
+        }
+    }
+
+    /// Looks for more of what is wanted in other tasks, as far as it is its turn.
+    fn look_for_more(&mut self) {
+        while self.holds_back() {
+            let awaited = self.waiters.iter().map(|waiter| (waiter.priority, waiter.groups));
+            let count = self.shared.shape().groups().unwrap_or(0);
+            let all = GroupRange::new(0, count);
+            let stored = &self.shared.stored;
+            let missing = |groups: GroupRange| stored.missing_in(groups.intersection(all));
+            let Some(groups) = self.copies.next(awaited, missing) else { return };
+            self.flights.copy(groups);
+        }
+    }
+
+    /// What other tasks have of `groups` is here: others are asked for what they have not.
+    fn looked_for(&mut self, groups: GroupRange) {
+        let unawaited = self.copies.ended(groups);
+        let missing = self.shared.stored.missing_in(groups);
+        let lacks =
+            |wanted: GroupRange| missing.iter().any(|run| !run.intersection(wanted).is_empty());
+        let awaited = self.waiters.iter().map(|waiter| (waiter.priority, waiter.groups));
+        let all = awaited.chain(unawaited.iter().copied());
+        let most_urgent = all.filter(|(_, groups)| lacks(*groups)).map(|(priority, _)| priority);
+        if let Some(priority) = most_urgent.min() {
+            self.begin_to_ask(priority);
+            if !self.shared.room.is_lacking(Instant::now()) {
+                unawaited.into_iter().for_each(|(priority, run)| self.ask_for(run, priority));
+            }
+            self.want_for_waiters();
+        }
+        self.look_for_more();
     }
 
     /// Groups turned out damaged: whoever was told that they are here is told that they are not.
@@ -378,6 +445,7 @@ impl Actor {
                 self.conductor.here(groups);
                 self.kept(groups);
             }
+            FlightEvent::LookedFor { groups } => self.looked_for(groups),
             FlightEvent::Passed { flight, groups, error } => self.passed(flight, groups, &error),
             FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),
             FlightEvent::Tiny { seed } => {
@@ -420,6 +488,7 @@ impl Actor {
             let _ = waiter.done.send(Err(error.clone()));
         }
         self.conductor.forget(GroupRange::new(0, u64::MAX));
+        self.copies.drop_unawaited();
         self.want_for_waiters();
         let actions = self.conductor.drop_unwanted();
         self.carry_out(actions);
@@ -504,6 +573,9 @@ impl Actor {
     fn completed(&mut self) {
         self.tell_lease_ends();
         self.follow_nobody();
+        if let Some(earlier) = self.shared.earlier.get() {
+            earlier.is_done();
+        }
         if self.told_swarm
             && !self.told_end
             && let Some(swarm) = &self.engine.swarm
@@ -679,11 +751,11 @@ impl Actor {
     /// Wants what a waiter lacks; whether that is anything.
     fn want_for(&mut self, waiter: &Waiter) -> bool {
         if !waiter.in_passing {
-            self.conductor.want(waiter.groups, waiter.priority);
+            self.ask_for(waiter.groups, waiter.priority);
             return true;
         }
         let outstanding = self.shared.outstanding(self.existing(waiter.groups));
-        outstanding.iter().for_each(|run| self.conductor.want(*run, waiter.priority));
+        outstanding.iter().for_each(|run| self.ask_for(*run, waiter.priority));
         !outstanding.is_empty()
     }
 
@@ -1038,7 +1110,8 @@ mod tests {
 
     use super::super::Role;
     use super::super::passing::Proven;
-    use super::super::tests::{FakeOrigin, Field, GROUP};
+    use super::super::tests::copies::{open, version};
+    use super::super::tests::{FakeOrigin, Field, GROUP, read_all};
     use super::*;
 
     #[tokio::test]
@@ -1063,6 +1136,40 @@ mod tests {
         let busy = Fault::Parent { failure: Failure::Busy, groups, reason: String::new() };
         assert_eq!(ends(&mut actor, Some(busy)), Some(Failure::Busy));
         assert_eq!(ends(&mut actor, None), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_being_copied_is_not_fetched_for_who_wants_it_too() {
+        let (field, at) = (Field::new(), |number: u64| (number, number * GROUP));
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let listed = |count| version(&(0..count).map(at).collect::<Vec<_>>(), GROUP);
+        let (first, _) = open(&engine, listed(8)).await;
+        read_all(&first).await;
+        let (second, _) = open(&engine, listed(9)).await;
+        // A second owner of the task, driven by hand.
+        let (mut actor, mut events) = engine.actor(&second.shared, CancellationToken::new());
+        actor.conductor.set_source(SourceAccess::Ranges);
+        actor.want(GroupRange::new(0, 6), Priority::Bulk, None);
+        let (done, told) = oneshot::channel();
+        let (groups, priority) = (GroupRange::new(4, 5), Priority::Demand);
+        let waiter = Waiter { groups, priority, in_passing: false, since: Instant::now(), done };
+        actor.want(groups, priority, Some(waiter));
+        assert_eq!(actor.conductor.plan(actor.now()), [], "all of it may be here");
+        assert!(actor.is_busy());
+        while actor.copies.is_busy() {
+            actor.event(events.recv().await.unwrap());
+        }
+        assert_eq!(second.shared.stored.missing_in(GroupRange::new(0, 9)), [GroupRange::new(8, 1)]);
+        let planned = actor.conductor.plan(actor.now());
+        let last = Some(GroupRange::new(8, 1));
+        assert!(
+            matches!(planned[..], [Action::ReadSource { groups, .. }] if groups == last),
+            "{planned:?}"
+        );
+        // Who has gone wants no more.
+        drop(told);
+        actor.sweep_waiters();
+        assert!(actor.conductor.is_unwanted());
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Members lie side by side in spaces, and a space is another task as soon as one of them changes, or comes, or goes. What
 //! is the same in both versions is copied from the one to the other when it is wanted, where every byte of a group
-//! is known so; what is left of a group is asked of the origin, member by member ([`dfs_artifact::Earlier`]). Bytes are
+//! is known so; what is left of a group is asked of the origin, member by member ([`dfs_artifact::MembersHere`]). Bytes are
 //! looked at against the digests of the task that they come from: what this host signs of the next one is what was
 //! proven of the one before.
 
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_artifact::members::{Member, MemberTable};
 use dfs_artifact::{OriginRecipe, Place, Recipe};
-use dfs_model::{ByteRange, GroupRange, GroupSet, TaskId, TaskKey};
+use dfs_model::{ByteRange, GroupRange, TaskId, TaskKey};
 use dfs_source::Credentials;
 use parking_lot::Mutex;
 
@@ -74,9 +74,26 @@ impl Listed {
 pub(super) struct Earlier {
     engine: Weak<Inner>,
     table: Arc<MemberTable>,
-    others: Vec<(TaskId, Arc<MemberTable>)>,
-    /// Groups that were looked for.
-    looked_for: Mutex<GroupSet>,
+    /// None any more once all is here.
+    others: Mutex<Vec<(TaskId, Arc<MemberTable>)>>,
+    #[cfg(test)]
+    pub(super) reads: std::sync::atomic::AtomicU64,
+}
+
+/// Groups of another task that are what its digests say.
+pub(super) struct Proven {
+    task: TaskId,
+    range: ByteRange,
+    bytes: Bytes,
+}
+
+impl Proven {
+    /// Some of it, where it has that.
+    fn part(&self, task: TaskId, range: ByteRange) -> Option<Bytes> {
+        let is_in = task == self.task && range.intersection(self.range) == range;
+        let at = |byte: u64| usize::try_from(byte - self.range.start).ok();
+        is_in.then(|| Some(self.bytes.slice(at(range.start)?..at(range.end)?))).flatten()
+    }
 }
 
 impl Engine {
@@ -119,28 +136,41 @@ impl Earlier {
             return;
         }
         let (engine, table) = (Arc::downgrade(engine), Arc::clone(&listed.table));
-        let earlier = Arc::new(Self { engine, table, others, looked_for: Mutex::default() });
+        let earlier = Arc::new(Self {
+            engine,
+            table,
+            others: Mutex::new(others),
+            #[cfg(test)]
+            reads: Default::default(),
+        });
         if let Some(origin) = &*task.shared.origin.lock() {
-            origin.take_from(Arc::clone(&earlier) as Arc<dyn dfs_artifact::Earlier>);
+            origin.take_from(Arc::clone(&earlier) as Arc<dyn dfs_artifact::MembersHere>);
         }
         // Another one that opens it has found the same.
         let _ = task.shared.earlier.set(earlier);
     }
 
-    /// Whether some of the groups are looked for the first time; they are from now on.
-    pub fn begins_to_look_for(&self, groups: GroupRange) -> bool {
-        let mut known = self.looked_for.lock();
-        let is_new = known.missing_in(groups).next().is_some();
-        known.insert_range(groups);
-        is_new
+    /// Whether there is anything to take from.
+    pub fn has_others(&self) -> bool {
+        !self.others.lock().is_empty()
     }
 
-    /// The groups of `missing` that are here, some at a time, each with the first of them.
-    pub async fn next_of(&self, missing: &mut GroupRange) -> Option<(u64, Bytes)> {
+    /// All is here: what it takes to find the others is let go.
+    pub fn is_done(&self) {
+        drop(std::mem::take(&mut *self.others.lock()));
+    }
+
+    /// The groups of `missing` that are here, some at a time, each with the first of them. What was read last stays in
+    /// `last`: small members of a group lie together where they are taken from, too.
+    pub async fn next_of(
+        &self,
+        missing: &mut GroupRange,
+        last: &mut Option<Proven>,
+    ) -> Option<(u64, Bytes)> {
         let mut together = BytesMut::new();
         let mut first = missing.first;
         while !missing.is_empty() && missing.first - first < TOGETHER {
-            let group = self.group(missing.first).await;
+            let group = self.group(missing.first, last).await;
             let is_wanting = group.is_none();
             if is_wanting && !together.is_empty() {
                 break;
@@ -155,7 +185,7 @@ impl Earlier {
     }
 
     /// A group, of which every member is here.
-    async fn group(&self, group: u64) -> Option<Bytes> {
+    async fn group(&self, group: u64, last: &mut Option<Proven>) -> Option<Bytes> {
         let range = GroupRange::new(group, 1).bytes(self.table.length());
         let members: Vec<_> = self.table.touched(range).collect();
         let mut bytes = BytesMut::zeroed(usize::try_from(range.len()).ok()?);
@@ -163,7 +193,7 @@ impl Earlier {
             let wanted = member.range().intersection(range);
             let within = |at: u64, start: u64| usize::try_from(at - start).ok();
             let part = ByteRange::new(wanted.start - member.offset, wanted.end - member.offset);
-            let found = dfs_artifact::Earlier::part_of(self, member, part).await?;
+            let found = self.find_part(member, part, last).await?;
             let place = within(wanted.start, range.start)?..within(wanted.end, range.start)?;
             bytes.get_mut(place)?.copy_from_slice(&found);
         }
@@ -171,15 +201,41 @@ impl Earlier {
     }
 
     /// Where a member lies, in this very version: in which spaces, and where they have it.
-    fn places(&self, member: &Member) -> impl Iterator<Item = (TaskId, u64)> {
-        self.others.iter().filter_map(|(task, table)| {
+    fn places(&self, member: &Member) -> Vec<(TaskId, u64)> {
+        let others = self.others.lock();
+        let has = others.iter().filter_map(|(task, table)| {
             let other = table.find(&member.path).filter(|other| member.is_as(other))?;
             Some((*task, other.offset))
-        })
+        });
+        has.collect()
     }
 
-    /// Bytes of a task that is open, or stored.
-    async fn read(&self, task: TaskId, range: ByteRange) -> Option<Bytes> {
+    /// A part of a member, where another task has it.
+    async fn find_part(
+        &self,
+        member: &Member,
+        part: ByteRange,
+        last: &mut Option<Proven>,
+    ) -> Option<Bytes> {
+        for (task, offset) in self.places(member) {
+            let range = ByteRange::new(offset + part.start, offset + part.end);
+            let known = last.as_ref().and_then(|last| last.part(task, range));
+            if known.is_some() {
+                return known;
+            }
+            if let Some(proven) = self.read(task, range).await {
+                let bytes = proven.part(task, range);
+                *last = Some(proven);
+                return bytes;
+            }
+        }
+        None
+    }
+
+    /// The groups around bytes of a task that is open, or stored.
+    async fn read(&self, task: TaskId, range: ByteRange) -> Option<Proven> {
+        #[cfg(test)]
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let engine = Engine { inner: self.engine.upgrade()? };
         let task = engine.held(&task).await?;
         if !task.has(range) {
@@ -189,36 +245,27 @@ impl Earlier {
         let stored = task.stored().clone();
         let read = tokio::task::spawn_blocking(move || {
             let _used = used;
-            read_proven(&stored, range)
+            read_proven(&stored, range.groups())
         });
         read.await.ok()?
     }
 }
 
 #[async_trait]
-impl dfs_artifact::Earlier for Earlier {
+impl dfs_artifact::MembersHere for Earlier {
     async fn part_of(&self, member: &Member, part: ByteRange) -> Option<Bytes> {
-        let places: Vec<_> = self.places(member).collect();
-        for (task, offset) in places {
-            let range = ByteRange::new(offset + part.start, offset + part.end);
-            if let Some(bytes) = self.read(task, range).await {
-                return Some(bytes);
-            }
-        }
-        None
+        self.find_part(member, part, &mut None).await
     }
 }
 
-/// Bytes of a task that are what its digests say. Blocks.
-fn read_proven(stored: &StoredTask, range: ByteRange) -> Option<Bytes> {
-    let (shape, groups) = (stored.shape(), range.groups());
-    let whole = groups.bytes(shape.length()?);
-    let bytes = stored.read(whole).ok()?;
+/// Groups of a task, if they are what its digests say. Blocks.
+fn read_proven(stored: &StoredTask, groups: GroupRange) -> Option<Proven> {
+    let shape = stored.shape();
+    let range = groups.bytes(shape.length()?);
+    let bytes = stored.read(range).ok()?;
     let digests = hashtree::group_digests(shape, groups, &bytes).ok()?;
     let is_proven = groups.iter().map(Node::group).map(|node| stored.node(node));
-    let start = usize::try_from(range.start - whole.start).ok()?;
-    let end = start + usize::try_from(range.len()).ok()?;
-    is_proven.eq(digests.into_iter().map(Some)).then(|| bytes.slice(start..end))
+    is_proven.eq(digests.into_iter().map(Some)).then(|| Proven { task: stored.id(), range, bytes })
 }
 
 #[cfg(test)]

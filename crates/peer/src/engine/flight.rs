@@ -23,7 +23,7 @@ use super::error::ReadError;
 use super::keep::{self, Arrival, Outcome};
 use super::ledger::CameFrom;
 use super::passing::Proven;
-use super::task::{Command, ParentHost, Shared};
+use super::task::{ParentHost, Shared};
 use crate::conductor::{Failure, FlightId};
 use crate::digests::{Appointment, DigestsError, MOST_APPOINTED, SignedDigests};
 use crate::store::{StoreError, Use};
@@ -45,6 +45,8 @@ pub(super) enum FlightEvent {
     Kept { flight: FlightId, groups: GroupRange, from: CameFrom, cost: Duration },
     /// Groups of other tasks are in the store as part of this one.
     Copied { groups: GroupRange },
+    /// So is all that others have of these.
+    LookedFor { groups: GroupRange },
     /// Groups are verified, but the store has no room: who waits for them as readers has them in memory.
     Passed { flight: FlightId, groups: GroupRange, error: ReadError },
     /// The origin does not have these groups any more; others of the flight may follow.
@@ -173,24 +175,13 @@ impl Flights {
         });
     }
 
-    /// Whether some of the groups are missing that other tasks may have, and nobody has looked.
-    pub(super) fn copies(&self, groups: GroupRange) -> bool {
-        let shared = &self.context.shared;
-        let known = shared.earlier.get().filter(|_| !shared.stored.has(groups));
-        known.is_some_and(|earlier| earlier.begins_to_look_for(groups))
-    }
-
-    /// Copies what other tasks have of the groups, before the command that wants them is carried out.
-    pub(super) fn copy(&self, groups: GroupRange, wanted: Command) {
+    /// Copies what other tasks have of the groups.
+    pub(super) fn copy(&self, groups: GroupRange) {
         let context = self.context.clone();
         self.context.engine.tracker.spawn(async move {
             let stop = context.stop.clone();
-            let is_over = stop.run_until_cancelled(context.copy(groups)).await.is_none();
-            // A reader that has gone wants nothing any more.
-            if !is_over && !wanted.is_abandoned() {
-                // The actor is gone only when the task closes.
-                let _ = context.shared.commands.send(wanted).await;
-            }
+            stop.run_until_cancelled(context.copy(groups)).await;
+            context.report(FlightEvent::LookedFor { groups }).await;
         });
     }
 

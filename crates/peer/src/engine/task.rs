@@ -124,16 +124,6 @@ pub(crate) enum Command {
     Doubted(HostId),
 }
 
-impl Command {
-    /// Whether it is for a reader who has gone.
-    pub(super) fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Want { waiter: Some(waiter), .. } => waiter.done.is_closed(),
-            _ => false,
-        }
-    }
-}
-
 /// Somebody who waits until groups are here.
 #[derive(Debug)]
 pub(crate) struct Waiter {

@@ -1,4 +1,5 @@
 mod areas;
+pub(super) mod copies;
 mod delegates;
 mod full;
 mod holes;
@@ -325,7 +326,7 @@ async fn a_tiny_content_that_comes_with_the_answer_is_kept_where_it_is_proven() 
     assert_eq!(task.ledger().parent_bytes(None), 3_000);
 }
 
-async fn read_all(task: &Task) -> Bytes {
+pub(super) async fn read_all(task: &Task) -> Bytes {
     crate::opener::read_whole(task, u64::MAX).await.unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use dfs_artifact::{Index, View, erofs};
-use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupSet};
+use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupSet, TaskId};
 use dfs_peer::engine::{Ledger, Mark, Task};
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::swarm::Swarm;
@@ -95,7 +95,7 @@ pub(in crate::agent) struct Shown {
     /// What of the spaces is shown. Of a whole tree it is found out when somebody wants to know; `None` where its
     /// index does not tell.
     footprint: OnceLock<Option<Footprint>>,
-    marks: Vec<Mark>,
+    account: Account,
     prefetch: Prefetch,
     /// What its readers meet, where that is seen.
     reads: Option<Arc<Reads>>,
@@ -135,6 +135,39 @@ pub struct MountView {
     pub follow: Option<FollowView>,
 }
 
+/// Where it began to be counted where the bytes of a mount come from.
+struct Account {
+    /// Of each of its spaces.
+    marks: Vec<Mark>,
+    /// What came of spaces that it shows no more.
+    gone: Ledger,
+}
+
+impl Account {
+    /// It begins now.
+    fn begin(opened: &OpenArtifact) -> Self {
+        Self { marks: opened.tasks.iter().map(Task::mark).collect(), gone: Ledger::default() }
+    }
+
+    /// That of a mount that shows another version than `before`.
+    fn go_on(before: &Shown, opened: &OpenArtifact) -> Self {
+        let was = |task: &Task| before.space_of(&task.id()).map(usize::from);
+        let mark_of = |task: &Task| {
+            let known = was(task).and_then(|space| before.account.marks.get(space).cloned());
+            known.unwrap_or_else(|| task.mark())
+        };
+        let marks = opened.tasks.iter().map(mark_of).collect();
+        let is_gone = |task: &Task| !opened.tasks.iter().any(|other| other.id() == task.id());
+        let mut gone = before.account.gone.clone();
+        for (space, task) in before.what.opened.tasks.iter().enumerate() {
+            if is_gone(task) {
+                gone += &before.came(space, task, before.here(space, task));
+            }
+        }
+        Self { marks, gone }
+    }
+}
+
 impl Shown {
     pub fn new(
         what: What,
@@ -143,18 +176,31 @@ impl Shown {
         prefetch: Prefetch,
         reads: Option<Arc<Reads>>,
     ) -> Arc<Self> {
-        let marks = what.opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { what, lane, footprint, marks, prefetch, reads })
+        let account = Account::begin(&what.opened);
+        Arc::new(Self { what, lane, footprint, account, prefetch, reads })
+    }
+
+    /// What the mount shows next.
+    pub fn of_another_version(
+        &self,
+        what: What,
+        footprint: OnceLock<Option<Footprint>>,
+        prefetch: Prefetch,
+    ) -> Arc<Self> {
+        let account = Account::go_on(self, &what.opened);
+        let (lane, reads) = (self.lane.clone(), self.reads.clone());
+        Arc::new(Self { what, lane, footprint, account, prefetch, reads })
+    }
+
+    /// Which space of it a task is.
+    pub fn space_of(&self, task: &TaskId) -> Option<u16> {
+        let space = self.what.opened.tasks.iter().position(|own| own.id() == *task)?;
+        u16::try_from(space).ok()
     }
 
     /// What it is.
     pub fn what(&self) -> &What {
         &self.what
-    }
-
-    /// What its readers meet, where that is seen.
-    pub fn reads(&self) -> Option<Arc<Reads>> {
-        self.reads.clone()
     }
 
     /// By which way it is read.
@@ -222,13 +268,19 @@ impl Shown {
         }
     }
 
+    /// Where these bytes of a space came from.
+    fn came(&self, space: usize, task: &Task, here: Vec<ByteRange>) -> Ledger {
+        let mark = self.account.marks.get(space);
+        mark.map_or_else(Ledger::default, |mark| task.account_since(mark, here))
+    }
+
     pub(super) fn view(&self, dir: PathBuf, survival: Survival) -> MountView {
-        let mut ledger = Ledger::default();
+        let mut ledger = self.account.gone.clone();
         let mut cached = 0;
-        for (space, (task, mark)) in self.what.opened.tasks.iter().zip(&self.marks).enumerate() {
+        for (space, task) in self.what.opened.tasks.iter().enumerate() {
             let here = self.here(space, task);
             cached += here.iter().map(|run| run.len()).sum::<u64>();
-            ledger += &task.account_since(mark, here);
+            ledger += &self.came(space, task, here);
         }
         let (files, content) = match &self.what.path[..] {
             [] => {

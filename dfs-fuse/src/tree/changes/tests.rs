@@ -197,7 +197,7 @@ proptest! {
         let (all_names, all_attributes, all_kept) = expected(&before, &after, &known);
         prop_assert_eq!(names, all_names);
         prop_assert_eq!(attributes, all_attributes);
-        let pairs: Kept =
+        let pairs: Unchanged =
             all_kept.iter().map(|path| (find(&old, path), find(&new, path))).collect();
         prop_assert_eq!(kept, pairs);
     }

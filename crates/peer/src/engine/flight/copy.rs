@@ -17,8 +17,9 @@ impl Context {
         let Ok(_used) = self.shared.stored.in_use(Use::Fetch) else { return };
         let count = self.shared.shape().groups().unwrap_or(0);
         let groups = groups.intersection(GroupRange::new(0, count));
+        let mut last = None;
         for mut missing in self.shared.stored.missing_in(groups) {
-            while let Some((first, bytes)) = earlier.next_of(&mut missing).await {
+            while let Some((first, bytes)) = earlier.next_of(&mut missing, &mut last).await {
                 match self.keep_copied(first, bytes).await {
                     Ok(Outcome::Kept(arrival)) => self.tell_copied(arrival).await,
                     Ok(Outcome::NoRoom(..)) => return,
