@@ -68,4 +68,5 @@ mod sync;
 mod sync_adverse;
 mod testbed;
 mod traces;
+mod upgrades;
 mod why;
