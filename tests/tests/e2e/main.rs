@@ -52,6 +52,7 @@ mod preheat;
 mod promises;
 mod reaching;
 mod recovery;
+mod remembered;
 mod roles;
 mod secrets;
 mod semantics;
