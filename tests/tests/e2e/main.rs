@@ -27,6 +27,7 @@ mod cut_off;
 mod delegates;
 mod disks;
 mod doctor;
+mod evictions;
 mod fixtures;
 mod follow;
 mod footprint;
