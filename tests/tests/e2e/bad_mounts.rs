@@ -631,9 +631,10 @@ const MINUTE: Duration = Duration::from_secs(65);
 
 /// Readers of one mount, each of a file of its own, and the agent.
 struct Reading {
+    // What is mounted goes before the place that it is in.
+    _mounts: Vec<Mount>,
     own: Own,
     _origin: Origin,
-    _mounts: Vec<Mount>,
     readers: Vec<JoinHandle<Option<Vec<u8>>>>,
 }
 

@@ -188,10 +188,11 @@ fn packed(place: &Place, source: &Path) -> Origin {
 }
 
 struct World {
+    // What is mounted goes before the place that it is in.
+    _mounts: Vec<Mount>,
     own: Own,
     source: PathBuf,
     dir: PathBuf,
-    _mounts: Vec<Mount>,
     _origin: Option<Origin>,
     paths: Vec<PathBuf>,
     files: Vec<PathBuf>,

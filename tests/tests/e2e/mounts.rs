@@ -448,10 +448,11 @@ const READERS: u64 = 1_000;
 
 /// A mount of one file, with so many readers of it in it; each is to get what it should, or an error.
 struct Crowd {
+    // What is mounted goes before the place that it is in.
+    agent: Agent,
+    origin: Origin,
     place: Place,
     body: Body,
-    origin: Origin,
-    agent: Agent,
     dir: PathBuf,
 }
 

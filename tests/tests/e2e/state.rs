@@ -59,9 +59,10 @@ fn each_file_says_what_of_it_is_here_and_where_it_comes_from() {
 
 /// A place in which `mount -t dfs` finds our program and nobody else's agent.
 struct Table {
-    place: Place,
+    // What is mounted goes before the place that it is in.
     agent: Agent,
     origin: Origin,
+    place: Place,
 }
 
 impl Table {
