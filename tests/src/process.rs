@@ -250,17 +250,8 @@ impl Process {
 
     /// The sum of a metric over its labels, as the process exposes it now.
     pub fn metric(&self, name: &str) -> Result<f64, Failure> {
-        let page = http_get(self.address("metrics")?, "/metrics")?;
-        let values: Vec<f64> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with([' ', '{']))
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
-            .collect();
-        if values.is_empty() {
-            return Err(Failure::new(format!("{} has no metric {name}", self.program.name)));
-        }
-        Ok(values.iter().sum())
+        let unknown = |error| Failure::new(format!("{}: {error}", self.program.name));
+        metric_at(self.address("metrics")?, name).map_err(unknown)
     }
 
     fn log_end(&self) -> String {
@@ -346,6 +337,21 @@ impl FreeAddress {
 #[expect(clippy::disallowed_methods, reason = "only whether it listens is asked")]
 pub fn listens(at: SocketAddr) -> bool {
     TcpStream::connect(at).is_ok()
+}
+
+/// The sum of a metric over its labels, as whoever listens at `address` exposes it now.
+pub fn metric_at(address: SocketAddr, name: &str) -> Result<f64, Failure> {
+    let page = http_get(address, "/metrics")?;
+    let values: Vec<f64> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with([' ', '{']))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse().ok())
+        .collect();
+    if values.is_empty() {
+        return Err(Failure::new(format!("there is no metric {name}")));
+    }
+    Ok(values.iter().sum())
 }
 
 /// The body of a small page of a process of ours.

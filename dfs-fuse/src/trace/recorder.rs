@@ -299,6 +299,35 @@ mod tests {
     }
 
     #[test]
+    fn of_a_run_that_jumps_about_no_more_than_so_many_places_are_kept_and_all_of_it_is_counted() {
+        let recorder = Recorder::new([None]);
+        let jumps = MAX_RANGES as u64 + 1000;
+        // From the end on, and never to where one would go on.
+        (0..jumps).rev().for_each(|at| recorder.touch(0, bytes(2 * at, 1)));
+        let trace = recorder.trace();
+        assert_eq!(trace.len(), MAX_RANGES);
+        assert_eq!(trace.first(), Some(&place(0, 2 * (jumps - 1), 1)), "the first ones are kept");
+        assert_eq!(recorder.tally().touched, jumps * GROUP_BYTES);
+        // The last of them goes on all the same.
+        let last = trace.last().unwrap().groups;
+        recorder.touch(0, bytes(last.end(), 1));
+        assert_eq!(recorder.trace().last().unwrap().groups.count, 2);
+        assert_eq!(recorder.begin_anew().len(), MAX_RANGES);
+    }
+
+    #[test]
+    fn what_is_watched_takes_memory_where_it_is_read_only() {
+        // Of a space that nobody knows the length of: all that may be.
+        let recorder = Recorder::new([None]);
+        let chunks = &recorder.spaces[0].touched;
+        assert_eq!(chunks.len() as u64, MAX_GROUPS / CHUNK_GROUPS);
+        recorder.touch(0, bytes(MAX_GROUPS - 1, 1));
+        recorder.touch(0, bytes(5, 1));
+        recorder.touch(0, bytes(CHUNK_GROUPS - 1, 1));
+        assert_eq!(chunks.iter().filter(|chunk| chunk.get().is_some()).count(), 2);
+    }
+
+    #[test]
     fn what_was_fetched_ahead_is_a_hit_once_it_is_read_and_not_when_it_was_read_before() {
         let recorder = Recorder::new([Some(10 * GROUP_BYTES)]);
         recorder.touch(0, bytes(0, 2));

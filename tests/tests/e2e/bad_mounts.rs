@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use dfs_tests::origin::Shelf;
@@ -19,8 +19,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::recovery::{contents, spoil};
+use crate::support::lanes::{self, Lane, Stopped};
 use crate::support::own::Own;
 use crate::support::{Agent, Expected, Place, all, dfctl_at, reading, services_started_by, until};
+use crate::survival::Holder;
 
 const MIB: u64 = 1 << 20;
 
@@ -53,21 +55,33 @@ fn error_of(path: &Path) -> Option<String> {
 
 /// The half that is here is read, the rest is one clear error.
 #[track_caller]
-fn half_is_read(socket: &Path, file: &Path, bytes: &[u8]) {
+fn half_is_read(lane: Lane, socket: &Path, file: &Path, bytes: &[u8]) {
     let half = bytes.len() as u64 / 2;
     assert!(read_in_time(file, 0, half).unwrap() == bytes[..half as usize]);
     let refused = read_in_time(file, half + MIB, MIB).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(Errno::IO.raw_os_error()), "{refused}");
-    let reason = error_of(file).unwrap();
-    assert!(reason.contains("refused"), "{reason}");
-    let why = dfctl_at(socket, &["why", file.to_str().unwrap()]);
-    assert!(why.stderr.contains(&reason[..20]), "{}", why.stderr);
+    // Of a file that the kernel shows nobody is asked for attributes.
+    if !lane.is_by_kernel() {
+        let reason = error_of(file).unwrap();
+        assert!(reason.contains("refused"), "{reason}");
+        let why = dfctl_at(socket, &["why", file.to_str().unwrap()]);
+        assert!(why.stderr.contains(&reason[..20]), "{}", why.stderr);
+    }
     // What failed beside it takes nothing away of what is here.
     assert!(read_in_time(file, 0, half).unwrap() == bytes[..half as usize]);
 }
 
 #[test]
 fn without_its_origin_a_mount_has_the_half_that_is_here_and_the_rest_once_it_is_back() {
+    the_half_that_is_here_is_read_without_its_origin(Lane::Fuse);
+}
+
+#[test]
+fn without_its_origin_the_kernel_shows_the_half_that_is_here_and_the_rest_once_it_is_back() {
+    the_half_that_is_here_is_read_without_its_origin(Lane::Lazy);
+}
+
+fn the_half_that_is_here_is_read_without_its_origin(lane: Lane) {
     let own = Own::start(Place::new());
     let address = FreeAddress::new().unwrap();
     let body = Body::noise(1, 8 * MIB);
@@ -80,24 +94,28 @@ fn without_its_origin_a_mount_has_the_half_that_is_here_and_the_rest_once_it_is_
     let origin = serve();
     let range = format!("0-{}", 4 * MIB - 1);
     dfctl_at(&own.socket, &["cat", "--range", &range, &origin.url("/d/f")]).done();
-    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let (dir, _mounts) = lanes::mounted(&own, lane, &origin.url("/d/"));
     let file = dir.join("f");
-    let cached = xattr::get(&file, "user.dfs.cached").unwrap().unwrap();
-    assert_eq!(cached, format!("0..{}", 4 * MIB).into_bytes());
+    if !lane.is_by_kernel() {
+        let cached = xattr::get(&file, "user.dfs.cached").unwrap().unwrap();
+        assert_eq!(cached, format!("0..{}", 4 * MIB).into_bytes());
+    }
     drop(origin);
-    half_is_read(&own.socket, &file, &bytes);
+    half_is_read(lane, &own.socket, &file, &bytes);
     let agent = own.agent();
     kill_process(agent, Signal::KILL).unwrap();
     until("there is another agent", || {
         !crate::support::runs(&agent.as_raw_nonzero().to_string())
             && dfctl_at(&own.socket, &["mounts"]).code == 0
     });
-    half_is_read(&own.socket, &file, &bytes);
+    half_is_read(lane, &own.socket, &file, &bytes);
     let origin = serve();
     until("the rest is read", || {
         read_anew(&file, 4 * MIB, 4 * MIB).is_ok_and(|read| read == bytes[4 << 20..])
     });
-    assert_eq!(error_of(&file), None);
+    if !lane.is_by_kernel() {
+        assert_eq!(error_of(&file), None);
+    }
     assert_eq!(origin.counters().body_bytes, 4 * MIB, "what was here was not fetched again");
 }
 
@@ -199,6 +217,29 @@ fn bytes_that_rot_under_a_mount_are_found_by_verify_and_read_right_again() {
     whole.agent.dfctl(&["cache", "verify"]).fails(6, "DFS-3104");
     whole.is_read("spoilt while mounted");
     assert_eq!(whole.origin.counters().body_bytes, 2 * LENGTH, "all of it came again");
+}
+
+#[test]
+fn bytes_that_rot_where_the_kernel_waits_for_the_rest_are_found_by_verify_and_read_right_again() {
+    let own = Own::start(Place::new());
+    let body = Body::noise(3, LENGTH);
+    let bytes = all(&body);
+    let origin = Origin::of("/d/f", body).unwrap();
+    let (dir, _mounts) = lanes::mounted(&own, Lane::Lazy, &origin.url("/d/"));
+    let file = dir.join("f");
+    let half = LENGTH / 2;
+    assert!(read_in_time(&file, 0, half).unwrap() == bytes[..half as usize]);
+    // The kernel reads to the end of a group.
+    let content = content(&own.data, LENGTH.next_multiple_of(65_536));
+    for at in (100..half as usize).step_by(65_536) {
+        let content = File::options().write(true).open(&content).unwrap();
+        content.write_all_at(&[!bytes[at]], at as u64).unwrap();
+    }
+    assert!(read_anew(&file, 0, half).unwrap() != bytes[..half as usize], "nobody has looked yet");
+    let said = dfctl_at(&own.socket, &["cache", "verify"]);
+    assert!(matches!(said.code, 0 | 6), "{said:?}");
+    assert!(read_in_time(&file, 0, half).unwrap() == bytes[..half as usize]);
+    assert!(read_in_time(&file, 0, LENGTH).unwrap() == bytes);
 }
 
 #[test]
@@ -317,18 +358,34 @@ fn what_may_not_be_read_in_the_cache_is_named_or_done_without() {
 
 #[test]
 fn sixty_four_readers_have_their_bytes_of_an_agent_with_little_memory() {
+    sixty_four_readers_of_an_agent_with_little_memory("fuse", 128 * MIB);
+}
+
+#[test]
+fn sixty_four_readers_who_wait_in_the_kernel_have_their_bytes_of_an_agent_with_little_memory() {
+    sixty_four_readers_of_an_agent_with_little_memory("kernel", 96 * MIB);
+}
+
+/// Each of two files is so long.
+fn sixty_four_readers_of_an_agent_with_little_memory(lane: &str, length: u64) {
     const LITTLE: &str = "67108864";
     const READ: u64 = 256 << 10;
     let (place, origin) = (Place::new(), Origin::start().unwrap());
     let limits = [("memory.limit_in_bytes", LITTLE), ("memory.max", LITTLE)];
     let group = crate::shortage::Group::new("memory", &limits);
-    let agent = crate::shortage::agent(&place, place.root(), &group.enter());
-    let length = 128 * MIB;
+    let holder = Holder::start(&place, 300);
+    let enter = group.enter();
+    let programs = services_started_by(&place, |agent| format!("{enter}\nexec {agent} \"$@\""));
+    let words = ["--holder", holder.socket.to_str().unwrap()];
+    let mut node = Node::spawn(&programs, place.root(), "a", None, &words).unwrap();
+    node.wait_ready().unwrap();
+    let agent = Agent::around(node);
     for (seed, path) in [(1, "/d/fast"), (2, "/d/slow")] {
         origin.put(path, Body::noise(seed, length));
     }
     let pace = origin.inject(Fault::pace(48 * MIB).on("/d/slow"));
-    let dir = agent.mount_in("fuse", &origin.url("/d/"), place.dir("mount"));
+    let dir = agent.mount_in(lane, &origin.url("/d/"), place.dir("mount"));
+    assert_eq!(agent.shown(&dir).unwrap()["lane"], lane);
     for (seed, name) in [(1, "fast"), (2, "slow")] {
         let (next, body) = (AtomicU64::new(0), Body::noise(seed, length));
         thread::scope(|scope| {
@@ -572,26 +629,54 @@ fn a_mount_whose_index_is_cut_and_whose_origin_is_gone_ends_and_hangs_nobody() {
 /// Longer than any request of a mount may take.
 const MINUTE: Duration = Duration::from_secs(65);
 
+/// Readers of one mount, each of a file of its own, and the agent.
+struct Reading {
+    // What is mounted goes before the place that it is in.
+    _mounts: Vec<Mount>,
+    own: Own,
+    _origin: Origin,
+    readers: Vec<JoinHandle<Option<Vec<u8>>>>,
+}
+
+impl Reading {
+    const READERS: u64 = 8;
+
+    fn body(number: u64) -> Body {
+        Body::noise(number, 8 * MIB)
+    }
+
+    /// All of them are at it.
+    fn in_lane(lane: Lane) -> Self {
+        let (own, origin) = (Own::start(Place::new()), Origin::start().unwrap());
+        (0..Self::READERS)
+            .for_each(|number| origin.put(&format!("/d/{number}"), Self::body(number)));
+        let pace = origin.inject(Fault::pace(4 * MIB));
+        let (dir, _mounts) = lanes::mounted(&own, lane, &origin.url("/d/"));
+        let readers = (0..Self::READERS).map(|number| reading(&dir.join(number.to_string())));
+        let readers = readers.collect();
+        until("all are read", || pace.struck() >= Self::READERS);
+        Self { own, _origin: origin, _mounts, readers }
+    }
+
+    fn all_read_on(self) {
+        for (number, reader) in (0..).zip(self.readers) {
+            let read = reader.join().unwrap();
+            assert!(read.is_some_and(|read| read == all(&Self::body(number))), "{number}");
+        }
+    }
+}
+
 #[test]
 fn who_reads_while_the_agent_is_stopped_for_a_minute_reads_on_after_it() {
-    const READERS: u64 = 8;
-    let (place, origin) = (Place::new(), Origin::start().unwrap());
-    for number in 0..READERS {
-        origin.put(&format!("/d/{number}"), Body::noise(number, 8 * MIB));
-    }
-    let pace = origin.inject(Fault::pace(4 * MIB));
-    let agent = Agent::solo(&place, "agent");
-    let dir = agent.mount_in("fuse", &origin.url("/d/"), place.dir("mount"));
-    let readers: Vec<_> =
-        (0..READERS).map(|number| reading(&dir.join(number.to_string()))).collect();
-    until("all are read", || pace.struck() >= READERS);
-    agent.node.process().freeze();
+    // Whether the kernel asks the agent, or reads by itself what the agent brings.
+    let readings = [Lane::Fuse, Lane::Lazy].map(Reading::in_lane);
+    let stopped = readings.each_ref().map(|reading| Stopped::new(reading.own.agent()));
     // What is under way fails in that time, as far as clocks go on.
-    let stopped = Instant::now();
-    find("a minute has passed", DEADLINE, || (stopped.elapsed() > MINUTE).then_some(())).unwrap();
-    agent.node.process().thaw();
-    for (number, reader) in readers.into_iter().enumerate() {
-        let read = reader.join().unwrap();
-        assert!(read.is_some_and(|read| read == all(&Body::noise(number as u64, 8 * MIB))));
+    let begun = Instant::now();
+    find("a minute has passed", DEADLINE, || (begun.elapsed() > MINUTE).then_some(())).unwrap();
+    for reading in &readings {
+        assert!(reading.readers.iter().any(|reader| !reader.is_finished()), "some still wait");
     }
+    drop(stopped);
+    readings.into_iter().for_each(Reading::all_read_on);
 }

@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use dfs_tests::origin::Injected;
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Fault, Mount, Origin, Owned, wait};
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use serde_json::{Value, json};
 
-use crate::support::{Expected, Place, all, binaries, binary, dfctl_at};
+use crate::support::{Expected, Place, all, binaries, binary, dfctl_at, reading_with};
 
 const MIB: u64 = 1 << 20;
 
@@ -106,6 +107,32 @@ fn config(words: &[&str], programs: &Path, shared: &Path) -> Value {
     })
 }
 
+/// Times that the container is deleted.
+const ROUNDS: [u64; 2] = [1, 2];
+
+/// Who reads all the while.
+const READERS: u64 = 16;
+
+/// Of their reads so many have come to the origin when the container goes; the others wait for their turn.
+const AT_THE_ORIGIN: u64 = 8;
+
+fn path_of(round: u64, reader: u64) -> String {
+    format!("/d/{round}-{reader}")
+}
+
+fn body_of(round: u64, reader: u64) -> Body {
+    Body::noise(100 * round + reader, 3 * MIB)
+}
+
+/// Reads what is for one reader in each round, one after the other, past the page cache.
+fn reading(dir: &Path, reader: u64) -> Command {
+    let mut shell = Command::new("sh");
+    let script = "for file; do dd if=\"$file\" bs=1M iflag=direct status=none || exit; done";
+    shell.args(["-c", script, "sh"]);
+    shell.args(ROUNDS.map(|round| dir.join(format!("{round}-{reader}"))));
+    shell
+}
+
 #[test]
 fn an_agent_whose_container_is_deleted_leaves_its_mounts_to_the_next_container() {
     let place = Place::new();
@@ -131,36 +158,40 @@ fn an_agent_whose_container_is_deleted_leaves_its_mounts_to_the_next_container()
     let arguments = [&arguments[..], &["--port-pieces", "0", "--port-metrics", "0"]].concat();
     let mut container = Container::new(&place, &shared, &arguments);
 
-    let body = Body::noise(1, 3 * MIB);
-    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let origin = Origin::start().unwrap();
+    for round in ROUNDS {
+        (0..READERS).for_each(|reader| origin.put(&path_of(round, reader), body_of(round, reader)));
+    }
     container.start();
     wait::until("the agent listens", || socket.exists()).unwrap();
     dfctl_at(&socket, &["mount", &origin.url("/d/"), dir.to_str().unwrap()]).done();
     let listed = dfctl_at(&socket, &["mounts", "--format", "json"]).done().json().unwrap();
     assert!(!listed["items"][0]["survival"]["kept_by"].is_null(), "{listed}");
 
-    for strikes in [1, 2] {
-        // Its own reads are in flight when it goes.
-        let gate = origin.inject(Fault::gate().on("/d/f"));
-        let mut reader = Command::new("dd");
-        let input = format!("if={}", dir.join("f").display());
-        reader.args([&*input, "bs=1M", "iflag=direct"]).stdout(Stdio::piped());
-        let mut reader = Owned::start(&mut reader).unwrap();
-        let mut output = reader.child.stdout.take().unwrap();
-        let read = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut output, &mut bytes).map(|_| bytes)
-        });
-        if strikes == 1 {
-            gate.wait_struck(1).unwrap();
-        }
+    // Each reads a file of its own in each round, all the time, and all wait when the agent goes.
+    let gates = ROUNDS.map(|round| {
+        let gate = |reader| origin.inject(Fault::gate().on(&path_of(round, reader)));
+        (0..READERS).map(gate).collect::<Vec<_>>()
+    });
+    let readers: Vec<_> =
+        (0..READERS).map(|reader| reading_with(&mut reading(&dir, reader))).collect();
+    for gates in &gates {
+        let asked = || gates.iter().map(Injected::struck).sum::<u64>();
+        wait::until("the origin is asked", || asked() >= AT_THE_ORIGIN).unwrap();
         container.delete();
         fs::remove_file(&socket).unwrap();
         container.start();
         wait::until("the next agent listens", || socket.exists()).unwrap();
-        gate.lift();
-        assert!(read.join().unwrap().unwrap() == all(&body), "round {strikes}");
-        assert!(reader.child.wait().unwrap().success());
+        assert!(
+            readers.iter().all(|reader| !reader.is_finished()),
+            "who reads learns nothing of it"
+        );
+        gates.iter().for_each(|gate| gate.lift());
+    }
+    for (number, reader) in (0..).zip(readers) {
+        let read = reader.join().unwrap().unwrap();
+        let wanted = ROUNDS.map(|round| all(&body_of(round, number))).concat();
+        assert!(read == wanted, "reader {number}");
     }
     dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);

@@ -15,7 +15,7 @@ fn told(agent: &Agent, what: &str) -> String {
 }
 
 /// Bytes of the agent's own memory.
-fn own_memory(agent: &Agent) -> u64 {
+pub fn own_memory(agent: &Agent) -> u64 {
     let status = told(agent, "status");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

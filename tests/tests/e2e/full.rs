@@ -2,12 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dfs_tests::wait::PATIENCE;
 use dfs_tests::{Body, Cluster, Node, Origin};
+use rustix::io::Errno;
 
+use crate::holes::solid;
+use crate::support::disk::Disk;
+use crate::support::lanes::{self, Lane};
+use crate::support::own::Own;
 use crate::support::trees::{self, noise};
 use crate::support::{Agent, Expected, Place, Tmpfs, binaries, until};
 
@@ -116,6 +122,42 @@ fn a_full_disk_below_the_cache_stops_nobody() {
     assert_said(&agent);
     drop(agent);
     drop(disk);
+}
+
+#[test]
+fn on_a_full_disk_the_kernel_is_told_of_an_error_and_reads_on_once_there_is_room() {
+    let machine = Place::new();
+    let disk = Disk::new(&machine);
+    let data = disk.path().join("data");
+    let own = Own::start_in(Place::new(), data.to_str().unwrap());
+    let bytes = solid(1, 40 << 20);
+    let origin = Origin::of("/d/f", Body::bytes(bytes.clone())).unwrap();
+    let (dir, _mounts) = lanes::mounted(&own, Lane::Lazy, &origin.url("/d/"));
+    let path = dir.join("f");
+    let read = |at: usize| {
+        let file = File::open(&path)?;
+        // What the mount's own page cache has is not what is asked for.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        let mut piece = vec![0; 1 << 20];
+        file.read_exact_at(&mut piece, (at as u64) << 20)?;
+        assert!(piece == bytes[at << 20..][..1 << 20], "at {at} MiB");
+        Ok::<_, std::io::Error>(())
+    };
+    read(0).unwrap();
+    let others = disk.path().join("others");
+    let mut filler = File::create(&others).unwrap();
+    for piece in [1 << 20, 4096] {
+        while filler.write_all(&vec![7; piece]).is_ok() {}
+    }
+    drop(filler);
+    let refused: Vec<_> = (0..40).filter_map(|at| read(at).err()).collect();
+    assert!(!refused.is_empty(), "there was room for all of it");
+    for error in refused {
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
+    }
+    fs::remove_file(others).unwrap();
+    until("there is room", || (0..40).all(|at| read(at).is_ok()));
+    assert_eq!(own.shown(&dir).unwrap()["lane"], "kernel");
 }
 
 #[test]

@@ -12,7 +12,6 @@ use std::thread::{self, JoinHandle};
 use dfs_tests::{Body, Fault, Mount, Origin, wait};
 use rustix::fs::{Advice, fadvise};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
 use crate::support::own::{Of, Own, running};
 use crate::support::{Agent, Expected, Place, dfctl_at, trees};
@@ -20,7 +19,7 @@ use crate::support::{Agent, Expected, Place, dfctl_at, trees};
 const MIB: u64 = 1 << 20;
 
 /// Bytes of which none is zero: a hole is seen wherever it is.
-fn solid(seed: u64, length: u64) -> Vec<u8> {
+pub fn solid(seed: u64, length: u64) -> Vec<u8> {
     let mut bytes = Body::noise(seed, length).read(0, length).unwrap();
     bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = 1);
     bytes
@@ -35,21 +34,14 @@ fn origin_of(large: &[u8]) -> Origin {
     origin
 }
 
-/// What `dfctl mounts` says of a mount.
-fn shown(own: &Own, dir: &Path) -> Option<Value> {
-    let listed = dfctl_at(&own.socket, &["mounts", "--format", "json"]).done().json().unwrap();
-    let mounts = listed["items"].as_array().unwrap();
-    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned()
-}
-
 fn lane_of(own: &Own, dir: &Path) -> String {
-    shown(own, dir).unwrap()["lane"].as_str().unwrap().to_owned()
+    own.shown(dir).unwrap()["lane"].as_str().unwrap().to_owned()
 }
 
 /// Mounts in the lane, and sees that it has it.
 fn mount(own: &Own, url: &str) -> (PathBuf, Mount) {
     let (dir, guard) = own.mount_in("kernel", url);
-    let mount = shown(own, &dir).unwrap();
+    let mount = own.shown(&dir).unwrap();
     assert_eq!(mount["lane"], "kernel", "{mount}");
     (dir, guard)
 }
@@ -161,7 +153,7 @@ fn a_tree_that_is_shown_by_the_kernel_as_it_comes_is_the_same_entry_by_entry() {
     assert!(tar.unwrap().success());
     let origin = Origin::of("/tree.tar", Body::File(file)).unwrap();
     let (dir, _guard) = mount(&own, &origin.url("/tree.tar"));
-    assert!(shown(&own, &dir).unwrap()["survival"]["kept_by"].is_u64());
+    assert!(own.shown(&dir).unwrap()["survival"]["kept_by"].is_u64());
 
     // What is touched comes, and little else.
     let before = origin.counters().body_bytes;
@@ -173,10 +165,8 @@ fn a_tree_that_is_shown_by_the_kernel_as_it_comes_is_the_same_entry_by_entry() {
     trees::assert_same(&dir, &source);
     trees::assert_same_attributes(&dir, &source);
     // Once all of it is here nobody is needed any more.
-    wait::until("it needs nobody", || {
-        shown(&own, &dir).unwrap()["survival"]["independent"] == true
-    })
-    .unwrap();
+    wait::until("it needs nobody", || own.shown(&dir).unwrap()["survival"]["independent"] == true)
+        .unwrap();
     drop(origin);
     for pid in [own.holder(), Some(own.agent())].into_iter().flatten() {
         kill(pid);
@@ -218,10 +208,8 @@ fn whoever_was_asked_about_when_the_last_byte_came_reads_on() {
     drop(goes_on);
     assert!(large.join().unwrap().unwrap() == bytes[5 * MIB as usize..][..5_000]);
     assert!(small.join().unwrap().unwrap() == solid(3, 3_003)[..3_000]);
-    wait::until("it needs nobody", || {
-        shown(&own, &dir).unwrap()["survival"]["independent"] == true
-    })
-    .unwrap();
+    wait::until("it needs nobody", || own.shown(&dir).unwrap()["survival"]["independent"] == true)
+        .unwrap();
 }
 
 /// Threads of this process that wait for the answer of who is asked about a file.
@@ -231,29 +219,34 @@ fn waiting_readers() -> usize {
     waits.filter(|what| what == "fanotify_handle_event").count()
 }
 
+/// `KILLS=n` kills it as often.
 #[test]
 fn readers_of_an_agent_that_is_killed_again_and_again_read_on() {
+    let kills: u64 = std::env::var("KILLS").map_or(12, |kills| kills.parse().unwrap());
     let own = Own::start(Place::new());
-    // It ends within a page.
-    let bytes = solid(1, 48 * MIB + 17);
+    // More than comes in that time, and it ends within a page.
+    let bytes = solid(1, (4 * kills).max(48) * MIB + 17);
     let origin = origin_of(&bytes);
     let (dir, _guard) = mount(&own, &origin.url("/d/"));
-    let pace = origin.inject(Fault::pace(8 * MIB).on("/d/large"));
+    let pace = origin.inject(Fault::pace(4 * MIB).on("/d/large"));
     let readers = Readers::of(dir.join("large"), &bytes);
     thread::scope(|scope| {
-        (0..16).for_each(|seed| {
+        (0..64).for_each(|seed| {
             drop(scope.spawn({
                 let readers = &readers;
                 move || readers.read(seed)
             }))
         });
         let _ends = Ends(&readers.over);
-        for _ in 0..5 {
+        for _ in 0..kills {
             readers.wait_for(20);
             let agent = own.agent();
             kill(agent);
             wait::until("it is gone", || !running(&own.data, Of::Agents).contains(&agent)).unwrap();
         }
+        let answers = || dfctl_at(&own.socket, &["mounts"]).code == 0;
+        wait::until("the next agent answers", answers).unwrap();
+        assert!(is_asked(own.agent()), "all of it is here: the last ones were killed for nothing");
         pace.lift();
         readers.wait_for(200);
     });
@@ -324,7 +317,7 @@ fn where_the_holder_dies_the_mount_is_taken_away_and_nobody_reads_a_hole() {
                 Err(error) => assert_eq!(error.raw_os_error(), Some(5), "{error}"),
             }
         }
-        assert!(shown(&own, &dir).is_none());
+        assert!(own.shown(&dir).is_none());
         gate.lift();
     }
     assert_eq!(fs::read_dir(own.data.join("mounts")).unwrap().count(), 0);
@@ -346,7 +339,7 @@ fn what_lost_agent_and_holder_is_taken_away_by_the_next_agent_before_it_does_any
     own.start_again();
     wait::until("it is taken away", || !is_shown(&dir)).unwrap();
     assert!(own.log().contains("lost its agent and its holder"));
-    assert!(shown(&own, &dir).is_none());
+    assert!(own.shown(&dir).is_none());
 }
 
 /// What is done to a file.
@@ -377,7 +370,7 @@ fn what_was_written_down_of_a_mount_need_not_be_there_for_it_to_be_taken_away() 
         own.start_again();
         wait::until(what, || !is_shown(&dir)).unwrap();
         // The agent is as good as ever.
-        assert!(shown(&own, &dir).is_none(), "{what}");
+        assert!(own.shown(&dir).is_none(), "{what}");
     }
 }
 

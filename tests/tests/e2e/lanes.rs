@@ -10,6 +10,7 @@ use dfs_tests::{Body, Fault, Origin, wait};
 use rustix::fs::{Advice, fadvise};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::lanes::is_read_without;
 use crate::support::own::{Of, Own, running};
 use crate::support::trees;
 use crate::support::{Agent, Expected, Place, all, dfctl_at};
@@ -64,43 +65,6 @@ fn a_part_of_a_tree_has_the_lane_that_is_right_for_what_is_shown_of_it() {
     assert!(lane == "fuse" && why.contains("less than half"), "{lane}: {why}");
     let (lane, why) = lane_of(format!("{}!large", origin.url("/e/")), "e-large");
     assert_eq!((&*lane, &*why), ("passthrough", "1 file directly once whole"));
-}
-
-/// A process that does not run until this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(pid: Pid) -> Self {
-        kill_process(pid, Signal::STOP).unwrap();
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
-
-/// Whether all of an open file can be read without its agent.
-fn is_read_without(agent: Pid, file: &File, bytes: &[u8]) -> bool {
-    // What the mount's own page cache has is not what is asked for.
-    fadvise(file, 0, None, Advice::DontNeed).unwrap();
-    let stopped = Stopped::new(agent);
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut read = vec![0; bytes.len()];
-            file.read_exact_at(&mut read, 0).unwrap();
-            read == bytes
-        });
-        let ended = wait::find("it is read", std::time::Duration::from_secs(3), || {
-            reader.is_finished().then_some(())
-        });
-        drop(stopped);
-        // It ends now in any case, with the right bytes.
-        assert!(reader.join().unwrap());
-        ended.is_ok()
-    })
 }
 
 #[test]

@@ -71,12 +71,6 @@ fn mount_with_quota(agent: &Agent, url: &str, dir: &Path, words: &[&str]) {
     agent.dfctl(&[&mount[..], words].concat()).done();
 }
 
-fn shown(agent: &Agent, dir: &Path) -> serde_json::Value {
-    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
-    let mounts = listed["items"].as_array().unwrap();
-    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned().unwrap()
-}
-
 #[test]
 fn a_mount_larger_than_its_quota_is_read_twice_and_holds_no_more_than_that() {
     let place = Place::new();
@@ -97,7 +91,7 @@ fn a_mount_larger_than_its_quota_is_read_twice_and_holds_no_more_than_that() {
     );
     // With what is known of the content, and the index.
     assert!(most <= HELD_AT_MOST + 4 * MIB, "{most} bytes were held");
-    let shown = shown(&agent, &dir);
+    let shown = agent.shown(&dir).unwrap();
     assert_eq!((&shown["lane"], &shown["cache_quota_bytes"]), (&"fuse".into(), &LEAST.into()));
     assert!(shown["lane_reason"].as_str().unwrap().contains("quota"), "{shown}");
     let held = shown["cached_bytes"].as_u64().unwrap();
@@ -125,7 +119,7 @@ fn the_next_agent_keeps_to_the_quota_of_a_mount() {
     agent.dfctl(&[&mount[..], &options].concat()).done();
     agent.kill();
     agent.start_again();
-    assert_eq!(shown(&agent, &dir)["cache_quota_bytes"], LEAST);
+    assert_eq!(agent.shown(&dir).unwrap()["cache_quota_bytes"], LEAST);
     let tasks = agent.data().join("tasks");
     let most = most_while(
         || on_disk(&tasks),
@@ -182,7 +176,7 @@ fn where_another_mount_has_no_quota_nothing_goes() {
         assert!(read_anew(&limited.join(name)) == *bytes, "{name}");
     }
     let size: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-    assert_eq!(shown(&agent, &limited)["cached_bytes"], size);
+    assert_eq!(agent.shown(&limited).unwrap()["cached_bytes"], size);
     assert_eq!(agent.metric("dfs_node_quota_freed_bytes_total"), 0);
 }
 

@@ -15,9 +15,10 @@ use dfs_tests::{Body, Mount, Origin, wait};
 use rustix::fs::{Advice, CWD, FileType, Mode, Timespec, Timestamps};
 use rustix::process::{Signal, kill_process};
 
+use crate::support::lanes::{self, Lane};
 use crate::support::own::Own;
-use crate::support::trees::{self, noise};
-use crate::support::{Expected, Place, dfctl_at};
+use crate::support::trees::noise;
+use crate::support::{Place, dfctl_at};
 
 /// Run each time.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -27,15 +28,33 @@ const STEPS: u64 = 400;
 /// Lengths at which something changes.
 const LENGTHS: [usize; 9] = [0, 1, 511, 512, 4096, 65_535, 65_536, 65_537, 1_300_000];
 
-/// By which way the kernel reads the mount.
+/// Length of a file that lies alone in a content file.
+const LARGE: usize = (9 << 20) + 17;
+
+/// What of the tree stays in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    /// It asks the agent.
-    Fuse,
-    /// It reads all by itself, and all is here.
-    Whole,
-    /// It reads all by itself, and asks about what is not here.
-    Lazy,
+enum Stays {
+    All,
+    /// As much as a quota leaves: parts of files go, again and again.
+    Some,
+}
+
+impl Stays {
+    /// What is said of it when it is mounted.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &[],
+            Self::Some => &["--cache-quota", "64MiB"],
+        }
+    }
+
+    /// Large files: more than the quota holds.
+    fn large(self) -> usize {
+        match self {
+            Self::All => 2,
+            Self::Some => 11,
+        }
+    }
 }
 
 /// Numbers that follow from a seed.
@@ -53,8 +72,8 @@ impl Chance {
     }
 }
 
-/// Makes a tree of everything that a tar can carry.
-fn plant(root: &Path, chance: &mut Chance) {
+/// Makes a tree of everything that a tar can carry, with so many large files in it; they are named.
+fn plant(root: &Path, chance: &mut Chance, large: usize) -> Vec<PathBuf> {
     fs::create_dir_all(root).unwrap();
     let mut dirs = vec![root.to_owned()];
     let mut files: Vec<PathBuf> = Vec::new();
@@ -91,6 +110,12 @@ fn plant(root: &Path, chance: &mut Chance) {
         }
         adorn(&path, chance);
     }
+    let large = (0..large).map(|number| {
+        let path = dirs[number % dirs.len()].join(format!("large {number}"));
+        fs::write(&path, noise(1_000 + number as u64, LARGE)).unwrap();
+        path.strip_prefix(root).unwrap().to_owned()
+    });
+    large.collect()
 }
 
 /// Short ones, the longest there are, and such that are no text.
@@ -162,39 +187,19 @@ fn packed(place: &Place, source: &Path) -> Origin {
     Origin::of("/tree.tar", Body::File(file)).unwrap()
 }
 
-/// Mounts in a lane, and sees that it has it.
-fn mounted(own: &Own, lane: Lane, url: &str) -> (PathBuf, Vec<Mount>) {
-    let (name, kept) = match lane {
-        Lane::Fuse => ("fuse", true),
-        Lane::Whole => ("kernel", false),
-        Lane::Lazy => ("kernel", true),
-    };
-    let mut mounts = Vec::new();
-    if lane == Lane::Whole {
-        let (first, mount) = own.mount_at(own.place.dir("first"), "fuse", url);
-        trees::walk(&first);
-        // A holder starts an agent again that has something to go on with.
-        mounts.push(mount);
-    }
-    let (dir, mount) = own.mount_in(name, url);
-    mounts.push(mount);
-    let listed = dfctl_at(&own.socket, &["mounts", "--format", "json"]).done().json().unwrap();
-    let is_it = |mount: &&serde_json::Value| mount["dir"] == dir.to_str().unwrap();
-    let shown = listed["items"].as_array().unwrap().iter().find(is_it).unwrap();
-    assert_eq!(shown["lane"], name, "{shown}");
-    assert_eq!(shown["survival"]["kept_by"].is_u64(), kept, "{shown}");
-    (dir, mounts)
-}
-
 struct World {
+    // What is mounted goes before the place that it is in.
+    _mounts: Vec<Mount>,
     own: Own,
     source: PathBuf,
     dir: PathBuf,
-    _mounts: Vec<Mount>,
     _origin: Option<Origin>,
     paths: Vec<PathBuf>,
     files: Vec<PathBuf>,
     dirs: Vec<PathBuf>,
+    /// Of the files those that do not all fit where not everything stays; the next one of them comes first.
+    large: VecDeque<PathBuf>,
+    stays: Stays,
     open: Vec<(PathBuf, File)>,
     listings: Vec<(PathBuf, ReadDir, BTreeSet<OsString>)>,
     /// Inodes seen on the mount, by those of the source.
@@ -213,19 +218,20 @@ impl Drop for World {
 }
 
 impl World {
-    fn new(lane: Lane, seed: u64, chance: &mut Chance) -> Self {
+    fn new(lane: Lane, stays: Stays, seed: u64, chance: &mut Chance) -> Self {
         let own = Own::start(Place::new());
         let source = own.place.dir("source");
-        plant(&source, chance);
-        // Who looks for what is in an archive reads its small files: the directory has them all to come.
+        let large = plant(&source, chance, stays.large()).into();
+        // Who looks for what is in an archive reads its small files, and of what is in one no file is passed: the directory
+        // has them all to come, and each large one in a content file of its own.
         let (url, origin) = match lane {
-            Lane::Lazy => (format!("file://{}/", source.display()), None),
+            Lane::Lazy | Lane::Passthrough => (format!("file://{}/", source.display()), None),
             Lane::Fuse | Lane::Whole => {
                 let origin = packed(&own.place, &source);
                 (origin.url("/tree.tar"), Some(origin))
             }
         };
-        let (dir, mounts) = mounted(&own, lane, &url);
+        let (dir, mounts) = lanes::mounted_with(&own, lane, stays.words(), &url);
         let paths = all_below(&source);
         let kind = |path: &&PathBuf| fs::symlink_metadata(source.join(path)).unwrap();
         let files = paths.iter().filter(|path| kind(path).is_file()).cloned().collect();
@@ -234,7 +240,7 @@ impl World {
         let (_origin, _mounts) = (origin, mounts);
         #[rustfmt::skip]
         let world = Self {
-            own, source, dir, _mounts, _origin, paths, files, dirs, open, listings, inodes, seed, done,
+            own, source, dir, _mounts, _origin, paths, files, dirs, large, stays, open, listings, inodes, seed, done,
         };
         world
     }
@@ -370,8 +376,12 @@ impl World {
     /// What is read next the agent is asked for.
     fn drop_pages(&mut self, chance: &mut Chance) {
         let path = chance.of(&self.files).clone();
-        self.note("forget the pages of", &path);
-        let file = File::open(self.dir.join(&path)).unwrap();
+        self.drop_pages_of(&path);
+    }
+
+    fn drop_pages_of(&mut self, path: &Path) {
+        self.note("forget the pages of", path);
+        let file = File::open(self.dir.join(path)).unwrap();
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
     }
 
@@ -382,7 +392,14 @@ impl World {
         assert_eq!(missed.unwrap_err().kind(), std::io::ErrorKind::NotFound);
     }
 
+    /// Has something go: of what is mounted that is only what a quota takes.
     fn evict(&mut self) {
+        if self.stays == Stays::Some {
+            self.large.rotate_left(1);
+            let path = self.large[0].clone();
+            self.drop_pages_of(&path);
+            return self.read_whole(&path);
+        }
         self.note("evict", Path::new(""));
         let said = dfctl_at(&self.own.socket, &["cache", "gc", "--target", "0"]);
         // It may be on its way back, or have died as it was asked.
@@ -399,40 +416,59 @@ impl World {
     }
 }
 
-fn follow(lane: Lane, seed: u64, steps: u64) {
+fn follow(lane: Lane, stays: Stays, seed: u64, steps: u64) {
     let mut chance = Chance(seed);
-    let mut world = World::new(lane, seed, &mut chance);
+    let mut world = World::new(lane, stays, seed, &mut chance);
     for _ in 0..steps {
         world.step(&mut chance);
     }
     for path in world.paths.clone() {
         world.look_at(&path);
     }
+    world.open.clear();
     for path in world.files.clone() {
+        world.drop_pages_of(&path);
         world.read_whole(&path);
+    }
+    if lane == Lane::Passthrough {
+        lanes::wait_until_passed(&world.own, &world.dir);
+    }
+    if stays == Stays::Some {
+        let freed = || world.own.metric("dfs_node_quota_freed_bytes_total");
+        wait::until("parts of files went", || freed().is_some_and(|freed| freed > 0)).unwrap();
     }
 }
 
 #[test]
 fn a_mount_shows_what_its_tree_has_whatever_befalls_its_agent() {
-    follow_all(Lane::Fuse);
+    follow_all(Lane::Fuse, Stays::All);
+}
+
+#[test]
+fn a_mount_that_may_not_keep_all_shows_what_its_tree_has() {
+    follow_all(Lane::Fuse, Stays::Some);
+}
+
+#[test]
+fn a_mount_whose_large_files_the_kernel_reads_shows_what_its_tree_has() {
+    follow_all(Lane::Passthrough, Stays::All);
 }
 
 #[test]
 fn a_mount_without_an_agent_shows_what_its_tree_has() {
-    follow_all(Lane::Whole);
+    follow_all(Lane::Whole, Stays::All);
 }
 
 #[test]
 fn a_mount_whose_reads_wait_in_the_kernel_shows_what_its_tree_has() {
-    follow_all(Lane::Lazy);
+    follow_all(Lane::Lazy, Stays::All);
 }
 
-fn follow_all(lane: Lane) {
+fn follow_all(lane: Lane, stays: Stays) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let steps = number("MODEL_STEPS").unwrap_or(STEPS);
     match number("MODEL_SEED") {
-        Some(seed) => follow(lane, seed, steps),
-        None => SEEDS.into_iter().for_each(|seed| follow(lane, seed, steps)),
+        Some(seed) => follow(lane, stays, seed, steps),
+        None => SEEDS.into_iter().for_each(|seed| follow(lane, stays, seed, steps)),
     }
 }

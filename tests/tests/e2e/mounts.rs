@@ -3,16 +3,20 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use dfs_tests::origin::Injected;
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Fault, Origin};
+use rustix::fs::{Advice, fadvise};
 
+use crate::footprint::own_memory;
 use crate::support::servers::Server;
 use crate::support::trees::{self, noise};
 use crate::support::{Agent, Expected, Place, Tmpfs, all, dfctl_at, is_mounted, until};
+
+const MIB: u64 = 1 << 20;
 
 #[test]
 fn a_mounted_directory_is_the_directory() {
@@ -439,34 +443,101 @@ fn ten_thousand_handles_are_open_at_once() {
     assert!(said.stdout == expected);
 }
 
+/// Readers that wait for bytes, each for those of another place.
+const READERS: u64 = 1_000;
+
+/// A mount of one file, with so many readers of it in it; each is to get what it should, or an error.
+struct Crowd {
+    // What is mounted goes before the place that it is in.
+    agent: Agent,
+    origin: Origin,
+    place: Place,
+    body: Body,
+    dir: PathBuf,
+}
+
+/// What became of a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Right,
+    Failed,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        let place = Place::new();
+        let body = Body::noise(1, READERS << 16);
+        let origin = Origin::of("/d/f", body.clone()).unwrap();
+        let agent = Agent::solo(&place, "agent");
+        let dir = agent.mount_in("fuse", &origin.url("/d/"), place.dir("mount"));
+        Self { place, body, origin, agent, dir }
+    }
+
+    /// Does something while all wait, whom it is told who holds them; all are `expected` to end so, and none before.
+    fn waits(&mut self, expected: Read, act: impl FnOnce(&mut Agent, &Path, &Injected)) {
+        let gate = self.origin.inject(Fault::gate().on("/d/f"));
+        let (path, body) = (self.dir.join("f"), &self.body);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS)
+                .map(|reader| {
+                    let path = &path;
+                    scope.spawn(move || {
+                        let (file, mut bytes) = (File::open(path).unwrap(), [0; 100]);
+                        // What one asks for is nobody else's.
+                        fadvise(&file, 0, None, Advice::Random).unwrap();
+                        let at = reader << 16;
+                        let read = file.read_exact_at(&mut bytes, at);
+                        assert!(read.is_err() || bytes[..] == body.read(at, at + 100).unwrap());
+                        if read.is_ok() { Read::Right } else { Read::Failed }
+                    })
+                })
+                .collect();
+            gate.wait_struck(1).unwrap();
+            until("all wait for the agent", || waiting() == READERS);
+            act(&mut self.agent, &self.dir, &gate);
+            let ended: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+            assert!(ended.iter().all(|ended| *ended == expected));
+        });
+        gate.lift();
+    }
+}
+
+/// Threads of this process that wait for pages of a file, or until the kernel has room to ask for one.
+fn waiting() -> u64 {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten().map(|thread| thread.path());
+    let waits = threads.filter_map(|thread| fs::read_to_string(thread.join("wchan")).ok());
+    waits.filter(|what| what.starts_with("folio_") || what.starts_with("fuse_")).count() as u64
+}
+
 #[test]
 fn a_thousand_blocked_readers_end_with_the_mount_that_is_taken_away() {
-    const READERS: u64 = 1_000;
-    let place = Place::new();
-    let origin = Origin::of("/d/f", Body::noise(1, READERS << 16)).unwrap();
-    let mut agent = Agent::solo(&place, "agent");
-    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
-    let gate = origin.inject(Fault::gate().on("/d/f"));
-    let begun = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS)
-            .map(|reader| {
-                let (path, begun) = (dir.join("f"), &begun);
-                scope.spawn(move || {
-                    let file = File::open(path).unwrap();
-                    begun.fetch_add(1, Ordering::Relaxed);
-                    file.read_at(&mut [0; 100], reader << 16).is_err()
-                })
-            })
-            .collect();
-        gate.wait_struck(1).unwrap();
-        until("all read", || begun.load(Ordering::Relaxed) == READERS);
-        assert!(readers.iter().all(|reader| !reader.is_finished()));
+    let mut crowd = Crowd::new();
+    crowd.waits(Read::Failed, |agent, dir, _| {
         agent.terminate();
-        assert!(readers.into_iter().all(|reader| reader.join().unwrap()));
+        assert!(!is_mounted(dir));
     });
-    assert!(!is_mounted(&dir));
-    gate.lift();
+}
+
+#[test]
+fn a_thousand_blocked_readers_keep_their_mount_and_read_on_where_it_is_taken_away_lazily() {
+    let mut crowd = Crowd::new();
+    let before = own_memory(&crowd.agent);
+    crowd.waits(Read::Right, |agent, dir, gate| {
+        // However many wait: what is kept of each is that it does.
+        let most = own_memory(agent);
+        assert!(most < before + 32 * MIB, "{before} and then {most} bytes");
+        let umount =
+            |words: &[&str]| agent.dfctl(&[&["umount"], words, &[dir.to_str().unwrap()]].concat());
+        umount(&[]).fails(1, "DFS-5105");
+        assert!(is_mounted(dir));
+        umount(&["--lazy"]).done();
+        assert!(!is_mounted(dir));
+        gate.lift();
+    });
+    // It is over with the last of them.
+    let dir = crowd.place.dir("again");
+    crowd.agent.mount(&crowd.origin.url("/d/"), dir.clone());
+    assert!(fs::read(dir.join("f")).unwrap() == all(&crowd.body));
 }
 
 fn file_url(path: &Path) -> String {

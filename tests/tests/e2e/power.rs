@@ -1,9 +1,13 @@
 //! Disks that lose what was not yet on them: an XFS on a file, shut down without its log, and another boot.
 
-use dfs_tests::{Binaries, Body, Fault, Node, Origin};
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dfs_tests::{Binaries, Body, Fault, Node, Origin};
 
 use crate::support::disk::Disk;
+use crate::support::trees;
 use crate::support::{Agent, Expected, Place, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
@@ -54,10 +58,7 @@ fn after_a_power_cut_only_what_reached_the_disk_is_used_and_the_rest_is_fetched_
 
     disk.recover();
     origin.reset_counters();
-    let booted = after_a_boot(&place);
-    let mut node = Node::spawn(&booted, disk.path(), "agent", None, &[]).unwrap();
-    node.wait_ready().unwrap();
-    let agent = Agent::around(node);
+    let agent = booted(&place, &disk);
     assert!(get(&agent, &origin, "/kept", &place) == all(&kept));
     let sent = origin.counters().body_bytes;
     assert_eq!(sent, 0, "all of it had reached the disk, and was hashed again");
@@ -65,6 +66,58 @@ fn after_a_power_cut_only_what_reached_the_disk_is_used_and_the_rest_is_fetched_
     let said = agent.dfctl(&["cache", "verify", "--format", "json"]).done().json().unwrap();
     let found = said["items"].as_array().unwrap();
     assert!(found.len() == 2 && found.iter().all(|task| task["groups_bad"] == 0), "{said}");
+}
+
+/// An agent on the machine's disk, after it was booted anew.
+fn booted(place: &Place, disk: &Disk) -> Agent {
+    let mut node = Node::spawn(&after_a_boot(place), disk.path(), "agent", None, &[]).unwrap();
+    node.wait_ready().unwrap();
+    Agent::around(node)
+}
+
+#[test]
+fn what_was_mounted_before_a_power_cut_is_mounted_after_it_without_a_byte_of_the_origins() {
+    let place = Place::new();
+    let disk = Disk::new(&place);
+    let (source, file) = (place.dir("source"), place.path("tree.tar"));
+    trees::varied(&source);
+    let tar = Command::new("tar").arg("-C").arg(&source).arg("-cf").arg(&file).arg(".").status();
+    assert!(tar.unwrap().success());
+    let (large, lost) = (Body::noise(1, 9 * MIB + 17), Body::noise(2, 9 * MIB));
+    let origin = Origin::of("/tree.tar", Body::File(file)).unwrap();
+    origin.put("/d/large", large.clone());
+    origin.put("/lost", lost.clone());
+    let all = |body: &Body| body.read(0, body.length().unwrap()).unwrap();
+    let (tree, single) = (place.path("tree"), place.path("single"));
+    let mut agent = Agent::solo_in(disk.path(), "agent");
+    let mount = |agent: &Agent| {
+        agent.mount(&origin.url("/tree.tar"), tree.clone());
+        agent.mount(&origin.url("/d/large"), single.clone());
+    };
+    mount(&agent);
+    trees::assert_same(&tree, &source);
+    assert!(fs::read(single.join("large")).unwrap() == all(&large));
+    disk.flush();
+    // What comes from here on the disk never sees.
+    assert!(get(&agent, &origin, "/lost", &place) == all(&lost));
+    agent.node.process().freeze();
+    disk.cut();
+    agent.kill();
+    drop(agent);
+
+    disk.recover();
+    origin.reset_counters();
+    let agent = booted(&place, &disk);
+    mount(&agent);
+    // Where it is that another boot was.
+    let root = PathBuf::from(format!("/proc/{}/root", agent.node.process().pid()));
+    let there = |path: &Path| root.join(path.strip_prefix("/").unwrap());
+    trees::assert_same(&there(&tree), &source);
+    assert!(fs::read(there(&single).join("large")).unwrap() == all(&large));
+    let sent = origin.counters().body_bytes;
+    assert_eq!(sent, 0, "all of both was there: {:?}", origin.log());
+    assert!(get(&agent, &origin, "/lost", &place) == all(&lost));
+    assert!(origin.counters().body_bytes > 0, "what had not reached the disk is not there");
 }
 
 #[test]

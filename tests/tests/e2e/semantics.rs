@@ -16,14 +16,15 @@ use std::process::Command;
 
 use dfs_tests::Mount;
 use dfs_tests::process::Said;
-use rustix::fs::{Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
-use rustix::fs::{Timespec, Timestamps};
+use rustix::fs::{Access, Advice, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{Timespec, Timestamps, fadvise};
 use rustix::io::Errno;
 
 use crate::support::entries::{self, Holes, listing};
+use crate::support::lanes::{self, LANES, Lane};
 use crate::support::own::Own;
-use crate::support::trees::{self, noise, put};
-use crate::support::{Expected, NOBODY, Place, as_nobody, dfctl_at};
+use crate::support::trees::{noise, put};
+use crate::support::{Expected, NOBODY, Place, as_nobody};
 
 /// Long enough to be passed through where it lies in a directory.
 const LARGE: usize = 9_000_001;
@@ -91,6 +92,8 @@ fn devices(dir: &Path) {
         rustix::fs::mknodat(CWD, dir.join(name), kind, mode, device).unwrap();
     };
     node("null", FileType::CharacterDevice, 1, 3);
+    // What an overlay's upper layer has in place of a name that was removed: here it is what it is.
+    node("removed", FileType::CharacterDevice, 0, 0);
     node("last", FileType::CharacterDevice, 4095, 0xf_ffff);
     node("disk", FileType::BlockDevice, 7, 300);
     node("pipe", FileType::Fifo, 0, 0);
@@ -139,10 +142,13 @@ fn xattrs(dir: &Path) {
     symlink("file", dir.join("link")).unwrap();
     let set = |path: &Path, name: &str, value: &[u8]| xattr::set(path, name, value).unwrap();
     set(dir, "user.directory", b"yes");
+    // What overlays of users say of their own layers, which this is not.
+    set(dir, "user.overlay.opaque", b"y");
     let file = dir.join("file");
     set(&file, "user.empty", b"");
     set(&file, "user.bytes", &noise(2, 2_000));
     set(&file, "user.odd = % name", b"1");
+    set(&file, "user.overlay.redirect", b"/elsewhere");
     set(&file, "trusted.of.root", b"2");
     set(&dir.join("link"), "trusted.of.a.link", b"3");
     put(&dir.join("capable"), b"x");
@@ -198,21 +204,6 @@ fn itself(source: &Path) -> String {
     format!("file://{}/", source.display())
 }
 
-/// By which way the kernel reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    /// It asks the agent.
-    Fuse,
-    /// It reads what is whole and large by itself.
-    Passthrough,
-    /// It reads all by itself, and all is here.
-    Whole,
-    /// It reads all by itself, and asks about what is not here.
-    Lazy,
-}
-
-const LANES: [Lane; 4] = [Lane::Fuse, Lane::Passthrough, Lane::Whole, Lane::Lazy];
-
 /// Those that what is packed can have.
 const OF_ARCHIVES: [Lane; 3] = [Lane::Fuse, Lane::Whole, Lane::Lazy];
 
@@ -231,37 +222,13 @@ impl Shown {
         let place = Place::new();
         place.open_to_others();
         let own = Own::start(place);
-        let mut mounts = Vec::new();
-        let mut mount = |name: &str, on: &str| {
-            let (dir, mount) = own.mount_at(own.place.dir(on), name, url);
-            mounts.push(mount);
-            dir
-        };
-        let (dir, name, kept) = match lane {
-            Lane::Fuse => (mount("fuse", "mount"), "fuse", true),
-            Lane::Passthrough => {
-                let dir = mount("passthrough", "mount");
-                // What is opened from now on is whole.
-                trees::walk(&dir);
-                (dir, "passthrough", true)
-            }
-            Lane::Whole => {
-                trees::walk(&mount("fuse", "first"));
-                (mount("kernel", "mount"), "kernel", false)
-            }
-            Lane::Lazy => (mount("kernel", "mount"), "kernel", true),
-        };
-        let listed = dfctl_at(&own.socket, &["mounts", "--format", "json"]).done().json().unwrap();
-        let is_it = |listed: &&serde_json::Value| listed["dir"] == dir.to_str().unwrap();
-        let listed = listed["items"].as_array().unwrap().iter().find(is_it).unwrap().clone();
-        assert_eq!(listed["lane"], name, "{listed}");
-        assert_eq!(listed["survival"]["kept_by"].is_u64(), kept, "{listed}");
+        let (dir, mounts) = lanes::mounted(&own, lane, url);
         Self { lane, dir, _mounts: mounts, _own: own }
     }
 
     /// Whether the kernel shows the index, and not the agent.
     fn is_by_kernel(&self) -> bool {
-        matches!(self.lane, Lane::Whole | Lane::Lazy)
+        self.lane.is_by_kernel()
     }
 
     /// What it says of files with holes in an archive.
@@ -465,7 +432,17 @@ fn programs_run_in_a_mount_with_libraries_that_lie_in_it() {
         chroot.arg(root).args(["/bin/bash", "-c", script]).env("LC_ALL", "C");
         Said::by(&mut chroot).unwrap().done().text()
     };
-    in_every_lane(plant, |shown, source| assert_eq!(inside(&shown.dir), inside(source)));
+    in_every_lane(plant, |shown, source| {
+        let wanted = inside(source);
+        assert_eq!(inside(&shown.dir), wanted);
+        // Once more from the first page on, of programs and libraries.
+        for path in entries::walk(&shown.dir).keys().map(|path| shown.dir.join(path)) {
+            if path.is_file() {
+                fadvise(File::open(&path).unwrap(), 0, None, Advice::DontNeed).unwrap();
+            }
+        }
+        assert_eq!(inside(&shown.dir), wanted, "after all pages were dropped");
+    });
 }
 
 /// All that arrives at the other end of a socket.

@@ -59,9 +59,10 @@ fn each_file_says_what_of_it_is_here_and_where_it_comes_from() {
 
 /// A place in which `mount -t dfs` finds our program and nobody else's agent.
 struct Table {
-    place: Place,
+    // What is mounted goes before the place that it is in.
     agent: Agent,
     origin: Origin,
+    place: Place,
 }
 
 impl Table {
@@ -74,13 +75,18 @@ impl Table {
 
     /// Calls the helper as mount(8) does.
     fn helper(&self, dir: &Path, words: &[&str]) -> Said {
+        self.helper_for(&self.origin.url("/d/"), dir, words)
+    }
+
+    /// The same for what a line names.
+    fn helper_for(&self, url: &str, dir: &Path, words: &[&str]) -> Said {
         let helper = self.place.path("mount.dfs");
         if !helper.exists() {
             std::os::unix::fs::symlink(binary("dfctl"), &helper).unwrap();
         }
         self.agent.guard(dir);
         let mut command = Command::new(helper);
-        command.arg(self.origin.url("/d/")).arg(dir).args(words);
+        command.arg(url).arg(dir).args(words);
         command.env("DFS_SOCKET", self.agent.socket());
         Said::by(&mut command).unwrap()
     }
@@ -96,9 +102,14 @@ impl Table {
 fn a_line_of_fstab_is_mounted_with_its_options() {
     let table = Table::new();
     let dir = table.place.dir("mount");
-    let options = "rw,noauto,_netdev,x-systemd.automount,noexec,uid=1234,gid=77,lane=fuse";
+    let options = "rw,noauto,_netdev,x-systemd.automount,noexec,uid=1234,gid=77,lane=fuse,\
+                   prefetch=off,cache-quota=64MiB";
     let said = table.helper(&dir, &["-o", options]).done();
     assert_eq!(said.text(), "", "mount(8) has nothing to add to it");
+    let shown = table.agent.shown(&dir).unwrap();
+    assert_eq!((&shown["lane"], &shown["lane_reason"]), (&"fuse".into(), &"as asked".into()));
+    assert_eq!(shown["prefetch"]["mode"], "off", "{shown}");
+    assert_eq!(shown["cache_quota_bytes"], 64 * MIB, "{shown}");
     let line = table.line(&dir);
     for option in ["ro,", "noexec", "nosuid", "nodev"] {
         assert!(line.contains(option), "{option}: {line}");
@@ -109,6 +120,21 @@ fn a_line_of_fstab_is_mounted_with_its_options() {
     }
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
     assert_eq!(table.line(&dir), "");
+}
+
+#[test]
+fn what_is_fetched_with_credentials_others_see_only_where_the_line_of_fstab_says_so() {
+    let table = Table::new();
+    table.place.open_to_others();
+    let url = table.origin.url("/d/").replace("http://", "http://user:pass@");
+    for (options, may_look) in [("lane=fuse", false), ("lane=fuse,allow_other", true)] {
+        let dir = table.place.dir(options);
+        table.helper_for(&url, &dir, &["-o", options]).done();
+        assert_eq!(table.line(&dir).contains("allow_other"), may_look, "{options}");
+        let theirs = Said::by(as_nobody("/bin/cat".as_ref()).arg(dir.join("f"))).unwrap();
+        assert_eq!(theirs.code == 0, may_look, "{options}: {}", theirs.stderr);
+        assert!(!may_look || theirs.stdout == all(&Body::noise(1, 70_000)));
+    }
 }
 
 #[test]

@@ -9,12 +9,14 @@ use std::process::Command;
 
 use dfs_tests::bucket::installed;
 use dfs_tests::process::Said;
-use dfs_tests::{Body, Origin};
+use dfs_tests::{Body, Mount, Origin};
 
 use crate::support::entries::{self, Holes, Inodes};
+use crate::support::lanes::{self, LANES, Lane};
 use crate::support::overlay::Overlay;
+use crate::support::own::Own;
 use crate::support::trees::{self, noise, put};
-use crate::support::{Agent, Expected, Place};
+use crate::support::{Expected, Place};
 
 /// What tests in an overlay begin with: a directory that lies below.
 fn base(root: &Path) {
@@ -23,36 +25,58 @@ fn base(root: &Path) {
     fs::set_permissions(root.join("base"), fs::Permissions::from_mode(0o777)).unwrap();
 }
 
-/// A tree and the mount of a tar of it, from a web server.
-struct Shown {
-    // What is mounted goes before the place that it is in.
-    _agent: Agent,
-    _origin: Origin,
-    dir: PathBuf,
-    source: PathBuf,
+/// A tree beside a large file, and a tar of both at a web server.
+struct Packed {
     place: Place,
+    source: PathBuf,
+    origin: Origin,
 }
 
-impl Shown {
+/// How a tree in a lane is looked at, from an agent of its own.
+struct Shown {
+    dir: PathBuf,
+    /// Taken away before the agent is.
+    _mounts: Vec<Mount>,
+    _own: Own,
+}
+
+impl Packed {
     fn new(plant: impl FnOnce(&Path)) -> Self {
         let place = Place::new();
         place.open_to_others();
-        let source = place.dir("source");
+        let source = place.dir("packed/tree");
         plant(&source);
-        let file = place.path("tree.tar");
+        // Who looks for what is in a tar reads its small files: this one is still to come.
+        put(&place.path("packed/large"), &noise(8, 9_000_001));
+        let file = place.path("packed.tar");
         let mut tar = Command::new("tar");
-        tar.args(["--format=pax", "--xattrs", "--acls", "--sparse", "-C"]).arg(&source);
+        tar.args(["--format=pax", "--xattrs", "--acls", "--sparse", "-C"]).arg(place.dir("packed"));
         Said::by(tar.arg("-cf").arg(&file).arg(".")).unwrap().done();
-        let origin = Origin::of("/tree.tar", Body::File(file)).unwrap();
-        let agent = Agent::solo(&place, "agent");
-        let dir = agent.mount(&origin.url("/tree.tar"), place.dir("mount"));
-        Self { dir, source, place, _agent: agent, _origin: origin }
+        let origin = Origin::of("/packed.tar", Body::File(file)).unwrap();
+        Self { place, source, origin }
     }
 
-    fn overlay(&self) -> Overlay {
-        Overlay::over(&self.dir, &self.place, "ours")
+    /// The tar, or the directory itself where large files are passed: of a tar none is.
+    fn shown(&self, lane: Lane) -> Shown {
+        println!("by the lane {lane:?}");
+        let place = Place::new();
+        place.open_to_others();
+        let own = Own::start(place);
+        let url = match lane {
+            Lane::Passthrough => format!("file://{}/", self.place.dir("packed").display()),
+            Lane::Fuse | Lane::Whole | Lane::Lazy => self.origin.url("/packed.tar"),
+        };
+        let (dir, _mounts) = lanes::mounted(&own, lane, &url);
+        Shown { dir: dir.join("tree"), _mounts, _own: own }
+    }
+
+    fn overlay(&self, shown: &Shown, name: &str) -> Overlay {
+        Overlay::over(&shown.dir, &self.place, name)
     }
 }
+
+/// Those in which all of a tar can be shown.
+const OF_TARS: [Lane; 3] = [Lane::Fuse, Lane::Whole, Lane::Lazy];
 
 /// What pjdfstest tries and no overlayfs can do, whatever is below, and why.
 const NOT_ON_OVERLAYS: [(&str, &str); 1] =
@@ -94,10 +118,11 @@ fn pjdfstest(overlay: &Overlay, place: &Place) -> BTreeMap<String, String> {
 
 #[test]
 fn pjdfstest_finds_an_overlay_of_a_mount_as_good_as_one_of_a_disk() {
-    let shown = Shown::new(base);
-    let ours = pjdfstest(&shown.overlay(), &shown.place);
-    let plain = Overlay::over(&shown.source, &shown.place, "plain");
-    let plain = pjdfstest(&plain, &shown.place);
+    let packed = Packed::new(base);
+    let shown = packed.shown(Lane::Fuse);
+    let ours = pjdfstest(&packed.overlay(&shown, "ours"), &packed.place);
+    let plain = Overlay::over(&packed.source, &packed.place, "plain");
+    let plain = pjdfstest(&plain, &packed.place);
     assert!(plain.len() > 350, "{} cases", plain.len());
     assert_eq!(ours, plain);
     let excused = |name: &str| NOT_ON_OVERLAYS.iter().any(|(part, _)| name.ends_with(part));
@@ -118,19 +143,22 @@ const FSX_BELOW: &str = "blockmode = true\nnosizechecks = true\n[weights]\ntrunc
 
 #[test]
 fn fsx_finds_what_it_wrote_in_an_overlay_of_a_mount() {
-    let shown = Shown::new(base);
-    let overlay = shown.overlay();
-    for (name, configuration) in [("fresh", FSX_FRESH), ("file", FSX_BELOW)] {
-        let place = shown.place.path(&format!("{name}.toml"));
-        put(&place, configuration.as_bytes());
-        for seed in ["1", "2", "3"] {
-            let mut fsx = Command::new(installed("fsx-0.3.2/bin/fsx"));
-            fsx.args(["-q", "-N", "3000", "-S", seed, "-f"]).arg(&place);
-            fsx.arg("-P").arg(shown.place.root()).arg(overlay.path().join("base").join(name));
-            Said::by(&mut fsx).unwrap().done();
+    let packed = Packed::new(base);
+    for lane in [Lane::Fuse, Lane::Lazy] {
+        let shown = packed.shown(lane);
+        let overlay = packed.overlay(&shown, &format!("{lane:?}"));
+        for (name, configuration) in [("fresh", FSX_FRESH), ("file", FSX_BELOW)] {
+            let place = packed.place.path(&format!("{name}.toml"));
+            put(&place, configuration.as_bytes());
+            for seed in ["1", "2", "3"] {
+                let mut fsx = Command::new(installed("fsx-0.3.2/bin/fsx"));
+                fsx.args(["-q", "-N", "3000", "-S", seed, "-f"]).arg(&place);
+                fsx.arg("-P").arg(packed.place.root()).arg(overlay.path().join("base").join(name));
+                Said::by(&mut fsx).unwrap().done();
+            }
         }
+        trees::assert_same(&shown.dir, &packed.source);
     }
-    trees::assert_same(&shown.dir, &shown.source);
 }
 
 /// Of the class `filesystem`, those that are about no file system, need one that this is not, sync the whole machine,
@@ -140,20 +168,21 @@ const NOT_STRESSED: &str =
 
 #[test]
 fn an_overlay_of_a_mount_bears_stress() {
-    let shown = Shown::new(base);
-    let overlay = shown.overlay();
+    let packed = Packed::new(base);
+    let shown = packed.shown(Lane::Fuse);
+    let overlay = packed.overlay(&shown, "ours");
     let mut stress = Command::new("stress-ng");
     stress.args(["--class", "filesystem", "--all", "1", "--timeout", "8", "--verify"]);
     stress.args(["--hdd-bytes", "64m", "--fallocate-bytes", "64m", "--iomix-bytes", "64m"]);
     stress.args(["--exclude", NOT_STRESSED, "--temp-path"]).arg(overlay.path().join("base"));
     let said = Said::by(&mut stress).unwrap().done();
     assert!(said.stderr.contains("successful run completed"), "{}", said.stderr);
-    trees::assert_same(&shown.dir.join("base/varied"), &shown.source.join("base/varied"));
+    trees::assert_same(&shown.dir.join("base/varied"), &packed.source.join("base/varied"));
 }
 
 #[test]
 fn what_is_copied_up_from_a_mount_is_what_was_there() {
-    let shown = Shown::new(|root| {
+    let packed = Packed::new(|root| {
         base(root);
         trees::rich(&root.join("rich"));
         let file = root.join("rich/data/private");
@@ -164,8 +193,9 @@ fn what_is_copied_up_from_a_mount_is_what_was_there() {
             .done();
         fs::File::create(root.join("sparse")).unwrap().set_len(5 << 20).unwrap();
     });
-    let overlay = shown.overlay();
-    let wanted = entries::each_alone(entries::walk(&shown.source));
+    let shown = packed.shown(Lane::Fuse);
+    let overlay = packed.overlay(&shown, "ours");
+    let wanted = entries::each_alone(entries::walk(&packed.source));
     let seen = entries::walk_where(overlay.path(), Inodes::OfLayers);
     entries::assert_same(&entries::each_alone(seen), &wanted, Holes::Same);
     // Its attributes first, and its bytes only when they are written.
@@ -173,7 +203,7 @@ fn what_is_copied_up_from_a_mount_is_what_was_there() {
         ["chmod -R --reference=/proc/self/exe . && chmod -R u+s .", "touch -ach -r \"$1\" ."]
     {
         let mut shell = Command::new("sh");
-        shell.args(["-ec", script, "sh"]).arg(&shown.source).current_dir(overlay.path());
+        shell.args(["-ec", script, "sh"]).arg(&packed.source).current_dir(overlay.path());
         Said::by(&mut shell).unwrap().done();
     }
     let files = wanted.iter().filter_map(|(path, seen)| Some((path, seen.content()?)));
@@ -212,22 +242,25 @@ fn fio(dir: &Path, words: &[&str]) {
 
 #[test]
 fn fio_verifies_what_it_wrote_before_it_was_packed() {
-    let shown = Shown::new(|root| fio(root, &["--rw=write", "--do_verify=0"]));
+    let packed = Packed::new(|root| fio(root, &["--rw=write", "--do_verify=0"]));
     let only = ["--readonly", "--verify_fatal=1"];
-    for how in [
-        &["--rw=randread", "--ioengine=psync"][..],
-        &["--rw=read", "--ioengine=mmap"],
-        &["--rw=randread", "--ioengine=mmap"],
-        &["--rw=read", "--ioengine=psync", "--direct=1"],
-        &["--rw=randread", "--ioengine=libaio", "--iodepth=16", "--direct=1"],
-    ] {
-        fio(&shown.dir, &[&only[..], how].concat());
-        fs::File::open(shown.dir.join("verified"))
-            .and_then(|file| {
-                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-                Ok(())
-            })
-            .unwrap();
+    for lane in LANES {
+        let shown = packed.shown(lane);
+        for how in [
+            &["--rw=randread", "--ioengine=psync"][..],
+            &["--rw=read", "--ioengine=mmap"],
+            &["--rw=randread", "--ioengine=mmap"],
+            &["--rw=read", "--ioengine=psync", "--direct=1"],
+            &["--rw=randread", "--ioengine=libaio", "--iodepth=16", "--direct=1"],
+        ] {
+            // What EROFS reads of other files goes by way of the page cache.
+            if lane.is_by_kernel() && how.contains(&"--direct=1") {
+                continue;
+            }
+            fio(&shown.dir, &[&only[..], how].concat());
+            let file = fs::File::open(shown.dir.join("verified")).unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
     }
 }
 
@@ -261,7 +294,7 @@ fn in_dir(dir: &Path, out: &Path, script: &str) -> String {
 
 #[test]
 fn git_finds_a_repository_in_a_mount_as_it_was_committed() {
-    let shown = Shown::new(|root| {
+    let packed = Packed::new(|root| {
         let script = "git init -q -b main . && cp -R \"$OUT\"/. . && git add -f . && \
             git -c user.name=a -c user.email=a@b commit -qm first && git rm -rq --cached zstd/lib/dictBuilder && \
             echo changed >> zstd/lib/zstd.h && git gc -q";
@@ -270,19 +303,22 @@ fn git_finds_a_repository_in_a_mount_as_it_was_committed() {
     let script = "git status --porcelain && git fsck --full --strict && git diff --stat && \
         git log --stat --format=%H%an && git grep -c ZSTD_isError && \
         git ls-files -s | git hash-object --stdin && git archive HEAD | sha256sum";
-    let seen = in_dir(&shown.dir, shown.place.root(), script);
-    assert_eq!(seen, in_dir(&shown.source, shown.place.root(), script));
+    let wanted = in_dir(&packed.source, packed.place.root(), script);
     assert!(
-        seen.contains(" M zstd/lib/zstd.h") && seen.contains("D  zstd/lib/dictBuilder"),
-        "{seen}"
+        wanted.contains(" M zstd/lib/zstd.h") && wanted.contains("D  zstd/lib/dictBuilder"),
+        "{wanted}"
     );
     let clone = "git clone -q . \"$OUT/clone\" && git -C \"$OUT/clone\" fsck --full && git -C \"$OUT/clone\" status -s";
-    in_dir(&shown.dir, shown.place.root(), clone);
+    for lane in OF_TARS {
+        let (shown, out) = (packed.shown(lane), Place::new());
+        assert_eq!(in_dir(&shown.dir, out.root(), script), wanted);
+        in_dir(&shown.dir, out.root(), clone);
+    }
 }
 
 #[test]
 fn compilers_and_searches_work_on_sources_in_a_mount() {
-    let shown = Shown::new(|root| {
+    let packed = Packed::new(|root| {
         in_dir(root, &sources(), "cp -R \"$OUT\"/zstd c");
         let out = "import sysconfig; print(sysconfig.get_paths()[\"stdlib\"])";
         let script = format!(
@@ -291,15 +327,12 @@ fn compilers_and_searches_work_on_sources_in_a_mount() {
         );
         in_dir(root, root, &script);
     });
+    let shown = OF_TARS.map(|lane| packed.shown(lane));
     let alike = |script: &str| {
-        let seen = [&shown.dir, &shown.source].map(|dir| {
-            let out = shown.place.dir("out");
-            let seen = in_dir(dir, &out, script);
-            fs::remove_dir_all(out).unwrap();
-            seen
-        });
-        assert_eq!(seen[0], seen[1], "{script}");
-        assert!(seen[0].lines().count() > 5, "{script}: {}", seen[0]);
+        let seen_in = |dir| in_dir(dir, Place::new().root(), script);
+        let wanted = seen_in(&packed.source);
+        assert!(wanted.lines().count() > 5, "{script}: {wanted}");
+        shown.iter().for_each(|shown| assert_eq!(seen_in(&shown.dir), wanted, "{script}"));
     };
     alike(
         "rg --sort path --count 'ZSTD_[a-z]+Error' . && rg --files --sort path | sha256sum | tr ' ' '\\n'",

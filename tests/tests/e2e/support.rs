@@ -4,6 +4,7 @@ pub mod canned;
 pub mod crowd;
 pub mod disk;
 pub mod entries;
+pub mod lanes;
 pub mod ledger;
 pub mod liar;
 pub mod overlay;
@@ -27,6 +28,7 @@ use dfs_tests::process::Said;
 use dfs_tests::wait::{self, PATIENCE};
 use dfs_tests::{Binaries, Body, Cluster, Mount, Node, Owned};
 use rustix::process::{Pid, Signal};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The user nobody.
@@ -190,6 +192,11 @@ impl Agent {
         dir
     }
 
+    /// What `dfctl mounts` says of its mount on `dir`.
+    pub fn shown(&self, dir: &Path) -> Option<Value> {
+        shown_at(self.socket(), dir)
+    }
+
     /// Takes away what will be mounted on `dir`, when the test ends.
     pub fn guard(&self, dir: &Path) {
         self.mounts.lock().unwrap().push(Mount::guard(dir));
@@ -288,6 +295,14 @@ impl Expected for Said {
 pub fn dfctl_at(socket: &Path, words: &[&str]) -> Said {
     let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
     Said::by(command.arg("--socket").arg(socket).args(words)).unwrap()
+}
+
+/// What `dfctl mounts` says of the mount on `dir`, of the agent that listens on `socket`; the machine's table has those of
+/// other tests, too.
+pub fn shown_at(socket: &Path, dir: &Path) -> Option<Value> {
+    let listed = dfctl_at(socket, &["mounts", "--format", "json"]).done().json().unwrap();
+    let mounts = listed["items"].as_array().unwrap();
+    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned()
 }
 
 /// Tells `command` where our programs are and on which socket the agent listens.

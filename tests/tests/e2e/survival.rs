@@ -69,15 +69,8 @@ fn start_holder(
     Owned::start(&mut command).unwrap()
 }
 
-/// What `dfctl mounts` says of a mount; other tests have theirs.
-fn mounted(agent: &Agent, dir: &Path) -> Option<serde_json::Value> {
-    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
-    let mounts = listed["items"].as_array().unwrap();
-    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned()
-}
-
 fn survival(agent: &Agent, dir: &Path) -> serde_json::Value {
-    mounted(agent, dir).unwrap()["survival"].clone()
+    agent.shown(dir).unwrap()["survival"].clone()
 }
 
 #[allow(unsafe_code)]
@@ -108,7 +101,7 @@ fn sixty_four_readers(lane: &str) {
     let holder = Holder::start(&place, 300);
     let mut agent = holder.agent(&place);
     let dir = agent.mount_in(lane, &origin.url("/d/"), place.dir("mount"));
-    assert_eq!(mounted(&agent, &dir).unwrap()["lane"], lane);
+    assert_eq!(agent.shown(&dir).unwrap()["lane"], lane);
     assert_eq!(survival(&agent, &dir)["kept_by"], holder.pid());
     // A directory half read, and a file mapped and touched once.
     let mut listing = fs::read_dir(dir.join("many")).unwrap();
@@ -226,7 +219,7 @@ fn an_agent_that_is_killed_again_and_again_is_started_again_by_its_own_holder() 
 
 #[test]
 fn an_agent_is_killed_again_and_again_while_files_are_opened_in_either_way() {
-    killed_again_and_again("passthrough", 50);
+    killed_again_and_again("passthrough", 100);
 }
 
 /// `KILLS=n` kills it as often.
@@ -344,7 +337,7 @@ fn an_agent_that_is_told_to_end_leaves_its_mounts_to_the_next_one_where_the_mach
     agent.kill();
     wait::until("nothing is kept", || holder.told("\"the agent is gone\"") == 2).unwrap();
     agent.start_again();
-    assert!(mounted(&agent, &dir).is_none());
+    assert!(agent.shown(&dir).is_none());
 }
 
 #[test]
@@ -421,7 +414,7 @@ fn a_mount_that_nobody_serves_is_taken_away_lazily_at_once() {
     umount(&["--lazy"]).done();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     agent.start_again();
-    assert!(mounted(&agent, &dir).is_none());
+    assert!(agent.shown(&dir).is_none());
 }
 
 #[test]
@@ -450,7 +443,7 @@ fn a_mount_that_ends_while_no_agent_is_there_is_forgotten() {
     dfs_tests::cluster::detach(&dir);
     agent.start_again();
     assert!(agent.log().matches("earlier agent's mount").count() == 0, "{}", agent.log());
-    assert!(mounted(&agent, &dir).is_none());
+    assert!(agent.shown(&dir).is_none());
 }
 
 #[test]
@@ -677,7 +670,7 @@ fn what_was_taken_away_lazily_goes_on_beside_what_is_mounted_there_now() {
     assert!(fs::read(dir.join("f")).unwrap() == all(&new));
     fs::write(&go, "go\n").unwrap();
     assert!(reader.join().unwrap().unwrap() == all(&old));
-    assert_eq!(mounted(&agent, &dir).unwrap()["url"], origin.url("/new/"));
+    assert_eq!(agent.shown(&dir).unwrap()["url"], origin.url("/new/"));
 }
 
 #[test]

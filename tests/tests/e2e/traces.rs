@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use dfs_tests::wait::until;
+use dfs_tests::wait::{self, until};
 use dfs_tests::{Body, Cluster, Fault, Mount, Origin};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -186,6 +186,32 @@ fn nothing_is_fetched_ahead_where_nobody_wants_it_and_all_where_all_is_wanted() 
     read(&dir, &(0..40).collect::<Vec<_>>());
     let listed = agent.dfctl(&["mounts"]).done().text();
     assert!(listed.contains("complete: works offline"), "{listed}");
+}
+
+#[test]
+fn nothing_more_is_fetched_ahead_for_a_mount_that_is_taken_away() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 256 * MIB)).unwrap();
+    origin.put("/small", Body::noise(2, 1000));
+    let agent = Agent::solo(&place, "agent");
+    let pace = origin.inject(Fault::pace(16 * MIB).on("/d/f"));
+    let words = ["--prefetch", "all"];
+    let dir = mount_with(&agent, &origin.url("/d/"), place.dir("mount"), &words);
+    origin.wait_in_flight("/d/f", MIB).unwrap();
+    unmount(&agent, &dir);
+    // What was under way may come to its end; from then on it comes as fast as anybody takes it.
+    origin.wait_idle(wait::PATIENCE).unwrap();
+    let sent = origin.counters().body_bytes;
+    assert!(sent < 128 * MIB, "{sent} bytes came before and after");
+    pace.lift();
+    agent.dfctl(&["cat", &origin.url("/small")]).done();
+    origin.wait_idle(wait::PATIENCE).unwrap();
+    assert_eq!(origin.counters().body_bytes, sent + 1000);
+    // It was given up and not lost: the next mount wants the rest of it.
+    mount_with(&agent, &origin.url("/d/"), dir, &words);
+    until("all of it is here", || prefetch(&agent)["state"] == "done").unwrap();
+    let came = origin.counters().body_bytes - 1000;
+    assert!(came <= 256 * MIB + 16 * MIB, "{came} bytes for one file");
 }
 
 #[test]

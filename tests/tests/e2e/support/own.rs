@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use dfs_tests::process::metric_at;
 use dfs_tests::wait::{PATIENCE, find};
-use dfs_tests::{Mount, wait};
+use dfs_tests::{Binaries, Mount, wait};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Expected, Place, binaries, dfctl_at};
+use serde_json::Value;
+
+use super::{Expected, Place, binaries, dfctl_at, shown_at};
 
 /// What processes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +53,22 @@ impl Own {
 
     /// One that keeps its data in a directory of this name.
     pub fn start_in(place: Place, data: &str) -> Self {
+        let own = Self::ready(place, data);
+        own.run(&binaries());
+        own
+    }
+
+    /// One of these programs.
+    pub fn start_of(programs: &Binaries, place: Place) -> Self {
+        let own = Self::ready(place, "data");
+        own.run(programs);
+        own
+    }
+
+    fn ready(place: Place, data: &str) -> Self {
         let data = place.dir(data);
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let own = Self { data, socket: place.path("agent.sock"), place };
-        own.run();
-        own
+        Self { data, socket: place.path("agent.sock"), place }
     }
 
     /// One that listens where agents do that were told nothing else: beside its data.
@@ -74,12 +88,12 @@ impl Own {
         wait::until("no agent is left", is_free).unwrap();
         drop(lock);
         let _ = fs::remove_file(&self.socket);
-        self.run();
+        self.run(&binaries());
     }
 
-    fn run(&self) {
+    fn run(&self, programs: &Binaries) {
         let own = self;
-        let mut command = binaries().command("dfs-fuse").unwrap();
+        let mut command = programs.command("dfs-fuse").unwrap();
         let log = own.place.path("agent.log");
         let log = File::options().create(true).append(true).open(log).unwrap();
         command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
@@ -120,6 +134,19 @@ impl Own {
         fs::read_to_string(self.place.path("agent.log")).unwrap_or_default()
     }
 
+    /// What `dfctl mounts` says of its mount on `dir`.
+    pub fn shown(&self, dir: &Path) -> Option<Value> {
+        shown_at(&self.socket, dir)
+    }
+
+    /// One of the agent's counters, while there is an agent that tells.
+    pub fn metric(&self, name: &str) -> Option<u64> {
+        let announced = fs::read(self.data.join("run.json")).ok()?;
+        let announced: Value = serde_json::from_slice(&announced).ok()?;
+        let address = announced["addresses"]["metrics"].as_str()?.parse().ok()?;
+        metric_at(address, name).ok().map(|value| value as u64)
+    }
+
     /// Mounts `url` on a directory of its own.
     pub fn mount(&self, url: &str) -> (PathBuf, Mount) {
         self.mount_in("auto", url)
@@ -132,8 +159,14 @@ impl Own {
 
     /// The same on this directory.
     pub fn mount_at(&self, dir: PathBuf, lane: &str, url: &str) -> (PathBuf, Mount) {
+        self.mount_with(dir, &["--lane", lane], url)
+    }
+
+    /// The same with further words.
+    pub fn mount_with(&self, dir: PathBuf, words: &[&str], url: &str) -> (PathBuf, Mount) {
         let guard = Mount::guard(&dir);
-        dfctl_at(&self.socket, &["mount", "--lane", lane, url, dir.to_str().unwrap()]).done();
+        let mount = ["mount", url, dir.to_str().unwrap()];
+        dfctl_at(&self.socket, &[&mount[..], words].concat()).done();
         (dir, guard)
     }
 }
