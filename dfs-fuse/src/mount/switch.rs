@@ -203,6 +203,9 @@ mod tests {
         fn close(&self, _: &str) -> io::Result<()> {
             Ok(())
         }
+        fn line(&self, _: &str) -> Option<OwnedFd> {
+            None
+        }
         fn farewell(&self, _: Then) -> io::Result<()> {
             Ok(())
         }

@@ -73,10 +73,9 @@ impl Own {
 
     /// One that listens where agents do that were told nothing else: beside its data.
     pub fn start_with_its_socket(place: Place) -> Self {
-        let data = place.dir("data");
-        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let own = Self { socket: data.join("agent.sock"), data, place };
-        own.run();
+        let mut own = Self::ready(place, "data");
+        own.socket = own.data.join("agent.sock");
+        own.run(&binaries());
         own
     }
 

@@ -44,10 +44,9 @@ async fn a_fill_takes_turns_while_somebody_waits_and_goes_on_to_its_end() {
     let waited = engine.open(&info, None, Some(silent.clone())).await.unwrap();
     let filled = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     assert!(!takes_turns());
-    let reader =
-        tokio::spawn(
-            async move { waited.ensure(ByteRange::new(0, GROUP), Priority::Demand).await },
-        );
+    let reader = field
+        .tracker
+        .spawn(async move { waited.ensure(ByteRange::new(0, GROUP), Priority::Demand).await });
     wait_until(|| silent.0.requests.load(Ordering::Relaxed) > 0).await;
     assert!(takes_turns());
     filled.ensure(ByteRange::new(0, 100 * GROUP), Priority::Background).await.unwrap();
