@@ -3,19 +3,23 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use dfs_tests::process::{FreeAddress, Said};
-use dfs_tests::{Body, Bucket, Cluster, Fault, Origin};
-use rustix::fs::{Advice, fadvise};
+use dfs_tests::{Body, Bucket, Cluster, Fault, Mount, Origin};
+use rustix::fs::{Advice, Mode, OFlags, fadvise};
+use rustix::io::Errno;
+use rustix::process::{Signal, kill_process};
 
 use crate::full::on_disk;
 use crate::holes::Ends;
+use crate::support::own::{Of, Own, running};
 use crate::support::trees::noise;
-use crate::support::{Agent, Expected, Place, all, binaries, until};
+use crate::support::{Agent, Expected, Place, all, binaries, dfctl_at, until};
 use crate::survival::{Holder, map};
 
 const MIB: u64 = 1 << 20;
@@ -150,6 +154,9 @@ fn a_mount_switches_whole_and_whoever_has_something_open_keeps_it() {
     let state = followed(&agent, &dir);
     assert_eq!((&state["switches"], &state["earlier_versions"]), (&1.into(), &1.into()), "{state}");
     assert_eq!(agent.metric("dfs_node_follow_switches_total"), 1);
+    let shown = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    let from_origin = shown["items"][0]["ledger"]["source"].as_u64().unwrap();
+    assert!(from_origin >= kept.len() as u64, "{shown}: it is counted since it was mounted");
     // Who closes it lets it go.
     drop((open, mapped));
     until("the earlier version is let go", || followed(&agent, &dir)["earlier_versions"] == 0);
@@ -287,6 +294,53 @@ fn the_next_agent_answers_for_both_versions_and_goes_on_following() {
     check();
     assert_eq!(text(&dir.join("pair/a")), "third");
     assert_eq!(followed(&agent, &dir)["switches"], 3);
+}
+
+#[test]
+fn the_first_switch_of_the_next_agent_has_the_kernel_forget_only_what_changed() {
+    let place = Place::new();
+    let (origin, kept) = origin();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    assert!(fs::read(dir.join("kept")).unwrap() == kept);
+    for name in ["pair/a", "pair/same", "pair/deep/er/c"] {
+        text(&dir.join(name));
+    }
+    // As whoever is in it, or has mounted something on it.
+    let within = ["pair", "pair/deep/er"].map(|name| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(dir.join(name), flags, Mode::empty()).unwrap()
+    });
+    let read_in = |dir: &OwnedFd, name: &str| {
+        let file = rustix::fs::openat(dir, name, OFlags::RDONLY, Mode::empty()).unwrap();
+        String::from_utf8(read_anew(&file.into()).unwrap()).unwrap()
+    };
+    let before = ["kept", "pair", "pair/same", "pair/deep/er"].map(|name| ino(&dir.join(name)));
+    agent.kill();
+    agent.start_again();
+    put(&origin, "/d/pair/a", "and the second");
+    put(&origin, "/d/pair/deep/er/new", "new");
+    assert!(refresh(&agent, &dir));
+    assert_eq!(read_in(&within[0], "a"), "and the second", "who is in it sees what is there");
+    assert_eq!(read_in(&within[1], "new"), "new");
+    assert_eq!(text(&dir.join("pair/a")), "and the second");
+    let after = ["kept", "pair", "pair/same", "pair/deep/er"].map(|name| ino(&dir.join(name)));
+    assert_eq!(after, before);
+    // The kernel has the pages of what is the same.
+    let asked = agent.metric("dfs_node_read_bytes_total");
+    assert!(fs::read(dir.join("kept")).unwrap() == kept);
+    assert_eq!(agent.metric("dfs_node_read_bytes_total"), asked);
+    // And again, with what has moved.
+    agent.kill();
+    agent.start_again();
+    put(&origin, "/d/pair/a", "third");
+    assert!(refresh(&agent, &dir));
+    assert_eq!(read_in(&within[0], "a"), "third");
+    assert_eq!(ino(&dir.join("pair/same")), before[2]);
+    let asked = agent.metric("dfs_node_read_bytes_total");
+    assert!(fs::read(dir.join("kept")).unwrap() == kept);
+    assert_eq!(agent.metric("dfs_node_read_bytes_total"), asked);
 }
 
 #[test]
@@ -611,6 +665,8 @@ fn a_mount_that_follows_keeps_to_its_quota_over_its_versions() {
     agent.guard(&dir);
     let words = ["mount", SELDOM, "--cache-quota", "64MiB", &origin.url("/d/")];
     agent.dfctl(&[&words[..], &[dir.to_str().unwrap()]].concat()).done();
+    let (old, first) = (File::open(dir.join("0")).unwrap(), all(&Body::noise(0, 24 * MIB)));
+    assert!(read_anew(&old).unwrap() == first);
     for version in 0..3 {
         if version > 0 {
             show(version);
@@ -627,5 +683,69 @@ fn a_mount_that_follows_keeps_to_its_quota_over_its_versions() {
         shown()["items"][0]["cached_bytes"].as_u64().unwrap() <= 64 * MIB
     });
     assert!(agent.metric("dfs_node_quota_freed_bytes_total") > 0);
+    assert_eq!(followed(&agent, &dir)["earlier_versions"], 1, "somebody has something of it open");
+    let said = read_anew(&old);
+    assert!(said.is_err() || said.unwrap() == first, "what is left of it is what it was");
     assert!(on_disk(&agent.data().join("tasks")) < 3 * 72 * MIB);
+}
+
+#[test]
+fn an_agent_is_killed_again_and_again_while_its_mount_switches() {
+    let kills: u64 = std::env::var("KILLS").map_or(20, |kills| kills.parse().unwrap());
+    let own = Own::start(Place::new());
+    let origin = Origin::start().unwrap();
+    let name = |number: u64| format!("s/{:03}", number % 200);
+    let show = |version: u64| {
+        for number in 0..200 {
+            put(&origin, &format!("/d/{}", name(number)), &format!("{version:06}"));
+        }
+    };
+    show(0);
+    let dir = own.place.dir("mount");
+    let _guard = Mount::guard(&dir);
+    let there = dir.to_str().unwrap();
+    let dfctl = |words: &[&str]| dfctl_at(&own.socket, words);
+    dfctl(&["mount", SELDOM, &origin.url("/d/"), there]).done();
+    let (over, walks, looks) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let (over, walks, looks, dfctl, show, dir) = (&over, &walks, &looks, &dfctl, &show, &dir);
+        for walker in 0..4 {
+            scope.spawn(move || {
+                let mut at = walker * 50;
+                while !over.load(Ordering::Relaxed) {
+                    at += 1;
+                    match fs::read(dir.join(name(at))) {
+                        Ok(read) => assert_eq!(read.len(), 6),
+                        // It was another one at the origin before anybody had read this one.
+                        Err(error) => {
+                            assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()))
+                        }
+                    }
+                    walks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                show(1 + looks.load(Ordering::Relaxed));
+                looks.fetch_add(1, Ordering::Relaxed);
+                // Whether it lives so long or not.
+                dfctl(&["mounts", "--refresh", there]);
+            }
+        });
+        let _over = Ends(over);
+        for kill in 0..kills {
+            let agent = own.agent();
+            let (walked, looked) = (walks.load(Ordering::Relaxed), looks.load(Ordering::Relaxed));
+            until("it is looked up", || looks.load(Ordering::Relaxed) > looked + 1);
+            // At one instant or another of a switch.
+            let some = kill.wrapping_mul(6_364_136_223_846_793_005) >> 54;
+            until("walks go on", || walks.load(Ordering::Relaxed) > walked + some);
+            kill_process(agent, Signal::KILL).unwrap();
+            until("it is gone", || !running(&own.data, Of::Agents).contains(&agent));
+        }
+        let walked = walks.load(Ordering::Relaxed);
+        until("walks go on", || walks.load(Ordering::Relaxed) > walked + 200);
+    });
+    dfctl(&["umount", there]).done();
 }
