@@ -43,7 +43,7 @@ use answer::with_buffer;
 use convert::{NO_ENTRY, file_attr, file_type, ttl};
 use direct::Way;
 pub(crate) use direct::{Direct, Ids};
-pub(crate) use notices::Notices;
+pub(crate) use notices::{Notices, Telling};
 use prefill::Prefill;
 pub(crate) use session::{Agreed, Began, Beginning, begin};
 
@@ -190,9 +190,9 @@ pub(crate) struct PrefillSlot {
 }
 
 impl PrefillSlot {
-    pub(crate) fn start(self, notifier: fuser::Notifier) -> io::Result<()> {
+    pub(crate) fn start(self, telling: Telling) -> io::Result<()> {
         // A second start would find the slot taken; the first one is as good.
-        let _ = self.slot.set(Prefill::start(self.core, notifier)?);
+        let _ = self.slot.set(Prefill::start(self.core, telling)?);
         Ok(())
     }
 }

@@ -376,7 +376,7 @@ fn serve(
 ) -> io::Result<Mounted> {
     let Began { session, prefill, agreed, .. } = began;
     let notices = Notices::new(session.as_fd().try_clone_to_owned()?);
-    prefill.start(session.notifier())?;
+    prefill.start(notices.begin()?)?;
     let survival = match kept {
         Ok(by) => Survival::Kept { by, resends: agreed.resends() },
         Err(why) => Survival::Dies { why },

@@ -2,20 +2,20 @@
 //!
 //! A 4 KiB read costs a request; the 60 KiB around it are verified and at hand, so storing them spares
 //! the next fifteen. Of who reads small files one after the other the next ones are stored ([`Files`]).
-//! A store waits for pages that other reads hold, so it has a thread of its own which nobody waits for:
-//! those reads are answered by the session's threads and the runtime.
+//! A store waits for pages that other reads hold, so it has threads of its own which nobody waits for: those reads are
+//! answered by the session's threads and the runtime. The one that waits has nothing open but the device ([`Telling`]).
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use dfs_model::{ByteRange, GROUP_BYTES};
-use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 
 use super::SMALL_READ;
 use super::answer::with_buffer;
 use super::files::Files;
+use super::notices::Telling;
 use crate::core::{Core, NodeId};
 use crate::tree::{Attr, Kind};
 
@@ -40,11 +40,11 @@ enum Offer {
 }
 
 impl Prefill {
-    pub(super) fn start(core: Arc<Core>, notifier: Notifier) -> io::Result<Self> {
+    pub(super) fn start(core: Arc<Core>, telling: Telling) -> io::Result<Self> {
         let (queue, offers) = sync_channel(QUEUE);
         std::thread::Builder::new()
             .name("dfs-prefill".to_owned())
-            .spawn(move || store_all(&core, &notifier, &offers))?;
+            .spawn(move || store_all(&core, &telling, &offers))?;
         Ok(Self { files: Mutex::default(), queue })
     }
 
@@ -63,13 +63,13 @@ impl Prefill {
     }
 }
 
-fn store_all(core: &Core, notifier: &Notifier, offers: &Receiver<Offer>) {
+fn store_all(core: &Core, telling: &Telling, offers: &Receiver<Offer>) {
     let mut last = None;
     while let Ok(offer) = offers.recv() {
         match &offer {
             _ if last.as_ref() == Some(&offer) => {}
             Offer::Group { node, group } => {
-                store(core, notifier, *node, ByteRange::at(group * GROUP_BYTES, GROUP_BYTES));
+                store(core, telling, *node, ByteRange::at(group * GROUP_BYTES, GROUP_BYTES));
             }
             Offer::Files(files) => {
                 // What is none, or was taken for a file, the kernel does not know.
@@ -78,7 +78,7 @@ fn store_all(core: &Core, notifier: &Notifier, offers: &Receiver<Offer>) {
                         continue;
                     };
                     if (1..=SMALL_READ as u64).contains(&size) {
-                        store(core, notifier, *file, ByteRange::new(0, size));
+                        store(core, telling, *file, ByteRange::new(0, size));
                     }
                 }
             }
@@ -88,10 +88,10 @@ fn store_all(core: &Core, notifier: &Notifier, offers: &Receiver<Offer>) {
 }
 
 /// Stores bytes of a file, at most a group, if they are here.
-fn store(core: &Core, notifier: &Notifier, node: NodeId, range: ByteRange) {
+fn store(core: &Core, telling: &Telling, node: NodeId, range: ByteRange) {
     with_buffer(range.len() as usize, |bytes| {
         let Ok(Some(filled)) = core.peek(node, range.start, bytes) else { return };
         // Refused when the kernel has forgotten the inode or the mount is gone: both need nothing.
-        let _ = notifier.store(INodeNo(node.raw()), range.start, &bytes[..filled]);
+        let _ = telling.store(node, range.start, &bytes[..filled]);
     });
 }
