@@ -14,7 +14,7 @@ use dfs_tests::process::Said;
 use dfs_tests::wait::PATIENCE;
 use dfs_tests::{Mount, Node, Origin, wait};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 pub mod nydus;
@@ -152,7 +152,7 @@ enum Serving {
 pub struct Agent {
     // Dropped in this order.
     node: Node,
-    _holder: Option<Running>,
+    holder: Option<Running>,
 }
 
 /// A program in a process group of its own; killed when this is dropped.
@@ -181,7 +181,7 @@ impl Agent {
             return Self::kept(bench, work);
         }
         let node = Node::start(&bench.binaries, work, "agent", None)?;
-        Ok(Self { node, _holder: None })
+        Ok(Self { node, holder: None })
     }
 
     /// The same with a holder, who starts the next one when this one is gone.
@@ -198,13 +198,33 @@ impl Agent {
         wait::until("the holder listens", || socket.exists())?;
         let mut node = Node::spawn(&bench.binaries, work, "agent", None, &["--holder", text])?;
         node.wait_ready()?;
-        Ok(Self { node, _holder: Some(holder) })
+        Ok(Self { node, holder: Some(holder) })
     }
 
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         self.node.process_mut().kill();
     }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // The one that its holder has started in its place is in a process group of its own. The holder goes first: it
+        // would start another one.
+        let started = self.holder.take().map(|holder| children(holder.0.id()));
+        for child in started.into_iter().flatten() {
+            if let Some(pid) = Pid::from_raw(child) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// Processes that this one has started, as far as they are there.
+fn children(pid: u32) -> Vec<i32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let listed = listed.unwrap_or_default();
+    listed.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
 impl Deref for Agent {
