@@ -111,15 +111,17 @@ impl Case {
         }
     }
 
-    fn subject(self) -> Subject {
-        match self {
-            Self::Ours(lane, _) => Subject::Dfs(lane),
-            Self::Theirs(peer) => Subject::Peer(peer),
-        }
-    }
-
     fn name(self) -> &'static str {
-        self.subject().name()
+        Subject::from(self).name()
+    }
+}
+
+impl From<Case> for Subject {
+    fn from(case: Case) -> Self {
+        match case {
+            Case::Ours(lane, _) => Self::Dfs(lane),
+            Case::Theirs(peer) => Self::Peer(peer),
+        }
     }
 }
 
@@ -249,17 +251,13 @@ impl Field<'_> {
             cases.iter().map(|case| (*case, Vec::new())).collect();
         for number in 1..=self.bench.runs {
             ideal.push(self.ideal()?);
-            let mut taken = Vec::new();
-            for (case, mut starts) in all {
-                self.bench.interrupt.check()?;
-                let start = case.subject().unless_left_out(self.bench, self.start(case))?;
-                let Some(start) = start else { continue };
+            Subject::each(self.bench, &mut all, |case, starts| {
+                let start = self.start(case)?;
                 let of = format!("{number}/{} {late:?} away", self.bench.runs);
                 self.bench.says(&format!("{of} {} {} {start}", case.group(), case.name()));
                 starts.push(start);
-                taken.push((case, starts));
-            }
-            all = taken;
+                Ok(())
+            })?;
         }
         let far = if late.is_zero() { String::new() } else { format!(".{late:?}") };
         let (ideal, runs) = (median(&ideal), self.bench.runs);

@@ -255,6 +255,12 @@ impl Lane {
     }
 }
 
+impl From<Lane> for Subject {
+    fn from(lane: Lane) -> Self {
+        Self::Dfs(lane)
+    }
+}
+
 impl Subject {
     /// In rows.
     pub fn name(self) -> &'static str {
@@ -316,6 +322,24 @@ impl Subject {
         }
     }
 
+    /// Has all of them measured, one after another: whoever is to be left out is from then on.
+    pub fn each<S: Copy + Into<Self>, T>(
+        bench: &Bench,
+        all: &mut Vec<(S, T)>,
+        mut measure: impl FnMut(S, &mut T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut taken = Vec::new();
+        for (one, mut seen) in all.drain(..) {
+            bench.interrupt.check()?;
+            let measured = measure(one, &mut seen);
+            if one.into().unless_left_out(bench, measured)?.is_some() {
+                taken.push((one, seen));
+            }
+        }
+        *all = taken;
+        Ok(())
+    }
+
     /// Installs what it needs.
     fn prepare(self) -> Result<(), Failure> {
         match self {
@@ -343,8 +367,7 @@ impl Subject {
         fill(tree, &dir)?;
         agent.dfctl([OsStr::new("umount"), dir.as_os_str()])?.ok()?;
         drop(first);
-        let mount = mount_dfs(bench, &agent, lane, &tree.url, &dir)?;
-        is_in_lane(&agent, lane, &dir)?;
+        let mount = mount_in_lane(bench, &agent, lane, &[], &tree.url, &dir)?;
         Ok(Mounted::by(agent, dir, mount))
     }
 
@@ -355,8 +378,7 @@ impl Subject {
         match self {
             Self::Dfs(lane) => {
                 let agent = Agent::start(bench, work, lane)?;
-                let mount = mount_dfs(bench, &agent, lane, &tree.url, &dir)?;
-                is_in_lane(&agent, lane, &dir)?;
+                let mount = mount_in_lane(bench, &agent, lane, &[], &tree.url, &dir)?;
                 Ok(Mounted::by(agent, dir, mount))
             }
             Self::Peer(Peer::Native) => {
@@ -426,8 +448,21 @@ pub fn mount_dfs(
     mount_with(bench, node, lane, &[], url, dir)
 }
 
-/// The same with further options of `dfctl mount`.
-pub fn mount_with(
+/// The same in this lane and no other, with further options of `dfctl mount`.
+pub fn mount_in_lane(
+    bench: &Bench,
+    node: &Node,
+    lane: Lane,
+    options: &[&str],
+    url: &str,
+    dir: &Path,
+) -> Result<Shown, Failure> {
+    let mount = mount_with(bench, node, lane, options, url, dir)?;
+    is_in_lane(node, lane, dir)?;
+    Ok(mount)
+}
+
+fn mount_with(
     bench: &Bench,
     node: &Node,
     lane: Lane,

@@ -38,14 +38,9 @@ pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure>
         bench.says(&format!("cold {round}/{}", bench.runs));
         warm_memory(bench)?;
         get.add("get".to_owned(), get_it(bench, &origin)?);
-        let mut taken = Vec::new();
-        for (subject, mut figures) in all {
-            let done = measure_one(bench, subject, &tree, &mut figures);
-            if subject.unless_left_out(bench, done)?.is_some() {
-                taken.push((subject, figures));
-            }
-        }
-        all = taken;
+        Subject::each(bench, &mut all, |subject, figures| {
+            measure_one(bench, subject, &tree, figures)
+        })?;
     }
     Ok(rows(bench, &get, &all))
 }

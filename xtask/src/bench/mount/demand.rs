@@ -16,7 +16,7 @@ use dfs_tests::{Body, Origin};
 use crate::bench::Bench;
 use crate::bench::lazy::Places;
 use crate::bench::row::{Goal, Row, median, quantile};
-use crate::bench::subject::{Agent, Lane, Subject, is_in_lane, mount_with};
+use crate::bench::subject::{Agent, Lane, Subject, mount_in_lane};
 use crate::run::{Failure, failed};
 
 /// What is read here and there, what comes in the background, and what is read as a whole.
@@ -56,19 +56,16 @@ pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure>
     });
     let mut all: Vec<(Lane, Vec<Turn>)> = lanes.map(|lane| (lane, Vec::new())).collect();
     for number in 1..=bench.runs {
-        let mut taken = Vec::new();
-        for (lane, mut turns) in all {
-            bench.interrupt.check()?;
-            let (turn, subject) = (turn(bench, &origin, lane), Subject::Dfs(lane));
-            let Some(turn) = subject.unless_left_out(bench, turn)? else { continue };
-            let (Turn { idle, fill, reader }, name, runs) = (&turn, subject.name(), bench.runs);
+        Subject::each(bench, &mut all, |lane, turns| {
+            let turn = turn(bench, &origin, lane)?;
+            let (name, runs) = (Subject::from(lane).name(), bench.runs);
+            let Turn { idle, fill, reader } = turn;
             bench.says(&format!(
                 "demand {number}/{runs} {name} p99 {idle:.2} ms, beside a fill {fill:.2} ms, a reader {reader:.2} ms"
             ));
             turns.push(turn);
-            taken.push((lane, turns));
-        }
-        all = taken;
+            Ok(())
+        })?;
     }
     Ok(all.iter().flat_map(|(lane, turns)| rows(*lane, turns)).collect())
 }
@@ -95,8 +92,8 @@ fn turn(bench: &Bench, origin: &Origin, lane: Lane) -> Result<Turn, Failure> {
     let show = |name: &str, prefetch: &str| {
         let dir = bench.fresh_dir(&format!("demand-{name}"))?;
         let url = origin.url(&format!("/{name}"));
-        let mount = mount_with(bench, &agent, lane, &["--prefetch", prefetch], &url, &dir)?;
-        is_in_lane(&agent, lane, &dir)?;
+        let options = ["--prefetch", prefetch];
+        let mount = mount_in_lane(bench, &agent, lane, &options, &url, &dir)?;
         Ok::<_, Failure>((dir.join(name), mount))
     };
     let ((read, _read), (stream, _stream)) = (show(READ, "off")?, show(STREAM, "off")?);

@@ -17,7 +17,7 @@ use rustix::fs::{Advice, fadvise};
 use super::FILE;
 use crate::bench::Bench;
 use crate::bench::row::{Goal, Row, median};
-use crate::bench::subject::{Agent, Lane, Subject, is_in_lane, mount_dfs};
+use crate::bench::subject::{Agent, Lane, Subject, mount_in_lane};
 use crate::run::{Failure, failed};
 
 /// Who reads at once.
@@ -71,8 +71,8 @@ fn turn(bench: &Bench, origin: &Origin, lane: Lane) -> Result<f64, Failure> {
     let work = bench.fresh_dir("takeover")?;
     let mut agent = Agent::kept(bench, &work)?;
     let dir = bench.fresh_dir("takeover-mount")?;
-    let _mount = mount_dfs(bench, &agent, lane, &origin.url(&format!("/{FILE}")), &dir)?;
-    is_in_lane(&agent, lane, &dir)?;
+    let url = origin.url(&format!("/{FILE}"));
+    let _mount = mount_in_lane(bench, &agent, lane, &[], &url, &dir)?;
     let path = dir.join(FILE);
     io::copy(&mut File::open(&path).map_err(failed(&path))?, &mut io::sink())
         .map_err(failed(&path))?;
