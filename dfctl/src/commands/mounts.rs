@@ -82,7 +82,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     note(context, &mounts, "--lazy ", MountInfo::is_silent);
     note(context, &mounts, "", MountInfo::is_dead);
     // Who sees their own is not told of everybody's.
-    if mounts.is_empty() || context.output.verbosity == Verbosity::Verbose {
+    let none_served = mounts.iter().all(|mount| mount.is_dead() || mount.is_silent());
+    if none_served || context.output.verbosity == Verbosity::Verbose {
         note_others(context, &mounts, &found).await;
     }
     failed.map_or(Ok(Outcome::Done), Err)

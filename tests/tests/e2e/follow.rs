@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use rustix::process::{Signal, kill_process};
 
 use crate::full::on_disk;
-use crate::holes::Ends;
 use crate::support::own::{Of, Own, running};
+use crate::support::readers::Ends;
 use crate::support::trees::noise;
 use crate::support::{Agent, Expected, Place, all, binaries, dfctl_at, until};
 use crate::survival::{Holder, map};
@@ -242,17 +242,37 @@ fn whoever_reads_what_is_gone_at_the_origin_has_the_mount_look_at_once() {
     });
 }
 
+/// A mount that follows, of an agent whose mounts somebody keeps.
+struct Kept {
+    agent: Agent,
+    dir: PathBuf,
+    origin: Origin,
+    /// What is in the file of this name.
+    kept: Vec<u8>,
+    _holder: Holder,
+    _place: Place,
+}
+
+impl Kept {
+    /// One of which that file and these have been read.
+    fn with(read: &[&str]) -> Self {
+        let place = Place::new();
+        let (origin, kept) = origin();
+        let holder = Holder::start(&place, 300);
+        let agent = holder.agent(&place);
+        let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+        assert!(fs::read(dir.join("kept")).unwrap() == kept);
+        for name in read {
+            text(&dir.join(name));
+        }
+        Self { agent, dir, origin, kept, _holder: holder, _place: place }
+    }
+}
+
 #[test]
 fn the_next_agent_answers_for_both_versions_and_goes_on_following() {
-    let place = Place::new();
-    let (origin, kept) = origin();
-    let holder = Holder::start(&place, 300);
-    let mut agent = holder.agent(&place);
-    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
-    assert!(fs::read(dir.join("kept")).unwrap() == kept);
-    for name in ["a", "pair/a", "pair/b", "pair/same", "gone/away"] {
-        text(&dir.join(name));
-    }
+    let Kept { _place, _holder, kept, origin, dir, mut agent } =
+        Kept::with(&["a", "pair/a", "pair/b", "pair/same", "gone/away"]);
     let open = ["a", "pair/a", "gone/away"].map(|name| File::open(dir.join(name)).unwrap());
     let same = ["kept", "pair/same"].map(|name| File::open(dir.join(name)).unwrap());
     let mapped = map(&dir.join("pair/b"));
@@ -298,15 +318,8 @@ fn the_next_agent_answers_for_both_versions_and_goes_on_following() {
 
 #[test]
 fn the_first_switch_of_the_next_agent_has_the_kernel_forget_only_what_changed() {
-    let place = Place::new();
-    let (origin, kept) = origin();
-    let holder = Holder::start(&place, 300);
-    let mut agent = holder.agent(&place);
-    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
-    assert!(fs::read(dir.join("kept")).unwrap() == kept);
-    for name in ["pair/a", "pair/same", "pair/deep/er/c"] {
-        text(&dir.join(name));
-    }
+    let Kept { _place, _holder, kept, origin, dir, mut agent } =
+        Kept::with(&["pair/a", "pair/same", "pair/deep/er/c"]);
     // As whoever is in it, or has mounted something on it.
     let within = ["pair", "pair/deep/er"].map(|name| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
 use dfs_tests::{Body, Fault, Mount, Origin, wait};
@@ -14,9 +13,13 @@ use rustix::fs::{Advice, fadvise};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::own::{Of, Own, running};
+use crate::support::readers::Readers;
 use crate::support::{Agent, Expected, Place, dfctl_at, trees};
 
 const MIB: u64 = 1 << 20;
+
+/// Bytes of one read of [`Readers`].
+const READ: usize = 60_000;
 
 /// Bytes of which none is zero: a hole is seen wherever it is.
 pub fn solid(seed: u64, length: u64) -> Vec<u8> {
@@ -80,65 +83,6 @@ fn is_by_kernel(dir: &Path) -> bool {
 
 fn kill(pid: Pid) {
     kill_process(pid, Signal::KILL).unwrap();
-}
-
-/// Readers of a file that compare every byte, all the time.
-struct Readers<'a> {
-    path: PathBuf,
-    bytes: &'a [u8],
-    over: AtomicBool,
-    /// Reads that gave what they should.
-    right: AtomicU64,
-    /// Reads that failed.
-    failed: AtomicU64,
-}
-
-impl<'a> Readers<'a> {
-    fn of(path: PathBuf, bytes: &'a [u8]) -> Self {
-        let (over, right, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Self { path, bytes, over, right, failed }
-    }
-
-    /// Reads here and there until it is over, opened anew each time.
-    fn read(&self, seed: u64) {
-        let (mut at, mut buffer) = (seed, vec![0; 60_000]);
-        while !self.over.load(Ordering::Relaxed) {
-            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
-            let offset = (at >> 20) as usize % (self.bytes.len() - buffer.len());
-            buffer.fill(0);
-            let read = File::open(&self.path).and_then(|file| {
-                // What the mount's own page cache has is not what is asked for.
-                fadvise(&file, 0, None, Advice::DontNeed)?;
-                file.read_exact_at(&mut buffer, offset as u64)
-            });
-            match read {
-                Ok(()) => {
-                    let expected = &self.bytes[offset..offset + buffer.len()];
-                    assert!(!buffer.contains(&0), "a hole was read at {offset}");
-                    assert!(buffer == expected, "at {offset}");
-                    self.right.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(_) => {
-                    self.failed.fetch_add(1, Ordering::Relaxed);
-                    thread::yield_now();
-                }
-            }
-        }
-    }
-
-    fn wait_for(&self, more: u64) {
-        let before = self.right.load(Ordering::Relaxed);
-        wait::until("reads go on", || self.right.load(Ordering::Relaxed) >= before + more).unwrap();
-    }
-}
-
-/// However the test ends, its readers do.
-pub struct Ends<'a>(pub &'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]
@@ -229,15 +173,9 @@ fn readers_of_an_agent_that_is_killed_again_and_again_read_on() {
     let origin = origin_of(&bytes);
     let (dir, _guard) = mount(&own, &origin.url("/d/"));
     let pace = origin.inject(Fault::pace(4 * MIB).on("/d/large"));
-    let readers = Readers::of(dir.join("large"), &bytes);
+    let readers = Readers::of(vec![(dir.join("large"), &bytes)], READ);
     thread::scope(|scope| {
-        (0..64).for_each(|seed| {
-            drop(scope.spawn({
-                let readers = &readers;
-                move || readers.read(seed)
-            }))
-        });
-        let _ends = Ends(&readers.over);
+        let _ends = readers.begin(scope, 0..64);
         for _ in 0..kills {
             readers.wait_for(20);
             let agent = own.agent();
@@ -250,7 +188,7 @@ fn readers_of_an_agent_that_is_killed_again_and_again_read_on() {
         pace.lift();
         readers.wait_for(200);
     });
-    assert_eq!(readers.failed.into_inner(), 0);
+    assert_eq!(readers.failed(), 0);
     assert!(pace.struck() > 0);
     assert!(fs::read(dir.join("large")).unwrap() == bytes);
     // As it was before, with what came meanwhile.
@@ -289,25 +227,16 @@ fn where_the_holder_dies_the_mount_is_taken_away_and_nobody_reads_a_hole() {
     for round in 0..5 {
         let (dir, _guard) = mount(&own, &origin.url("/d/"));
         let gate = origin.inject(Fault::gate().on("/d/large"));
-        let readers = Readers::of(dir.join("large"), &bytes);
+        let readers = Readers::of(vec![(dir.join("large"), &bytes)], READ);
         // One that has it open all the time, and reads on after it was taken away.
         let open = File::open(dir.join("large")).unwrap();
         thread::scope(|scope| {
-            (0..8).for_each(|seed| {
-                drop(scope.spawn({
-                    let readers = &readers;
-                    move || readers.read(round * 8 + seed)
-                }))
-            });
-            let _ends = Ends(&readers.over);
+            let _ends = readers.begin(scope, round * 8..round * 8 + 8);
             gate.wait_struck(1).unwrap();
             kill(own.holder().unwrap());
             wait::until("it is taken away", || !is_shown(&dir)).unwrap();
-            let failed = readers.failed.load(Ordering::Relaxed);
-            wait::until("who waited got an error", || {
-                readers.failed.load(Ordering::Relaxed) >= failed + 8
-            })
-            .unwrap();
+            let failed = readers.failed();
+            wait::until("who waited got an error", || readers.failed() >= failed + 8).unwrap();
         });
         let mut buffer = vec![0; 4096];
         fadvise(&open, 0, None, Advice::DontNeed).unwrap();
@@ -718,16 +647,10 @@ fn whoever_is_killed_in_whatever_order_nobody_reads_a_hole() {
         .unwrap();
     };
     mounted();
-    let readers = Readers::of(dir.join("large"), &bytes);
+    let readers = Readers::of(vec![(dir.join("large"), &bytes)], READ);
     let mut killed = BTreeSet::new();
     thread::scope(|scope| {
-        (0..8).for_each(|reader| {
-            drop(scope.spawn({
-                let readers = &readers;
-                move || readers.read(seed + reader)
-            }))
-        });
-        let _ends = Ends(&readers.over);
+        let _ends = readers.begin(scope, seed..seed + 8);
         let mut dice = seed;
         for _ in 0..16 {
             dice = dice

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod liar;
 pub mod overlay;
 pub mod own;
+pub mod readers;
 pub mod servers;
 pub mod siege;
 pub mod site;

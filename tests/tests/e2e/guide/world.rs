@@ -10,12 +10,10 @@ use std::process::Command;
 
 use super::page::Said;
 use crate::support::trees::{noise, put};
-use crate::support::{Place, binary};
+use crate::support::{OTHERS_AWAY, Place, binary};
 
 /// What makes the world, and then runs the files `0`, `1`, … of the session in one shell.
 const WORLD: &str = r#"
-set -eu
-mount --make-rprivate /
 ip link set lo up
 for place in /run /home /mnt /srv /var/lib; do mount -t tmpfs -o mode=0755 guide "$place"; done
 mkdir /home/ada /srv/www
@@ -68,10 +66,11 @@ impl World {
         for (number, command) in commands.iter().enumerate() {
             fs::write(self.place.path(&number.to_string()), command).unwrap();
         }
+        let world = format!("set -eu\nmount --make-rprivate /\n{OTHERS_AWAY}\n{WORLD}");
         let programs = binary("dfctl").parent().unwrap().to_owned();
         let output = Command::new("timeout")
             .args(["--kill-after=5", "120", "unshare", "--net", "--mount", "--pid", "--fork"])
-            .args(["--kill-child", "--mount-proc", "bash", "-c", WORLD])
+            .args(["--kill-child", "--mount-proc", "bash", "-c", &world])
             .env("SESSION", self.place.root())
             .env("PROGRAMS", programs)
             .env("STEPS", commands.len().to_string())
