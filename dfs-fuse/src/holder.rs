@@ -64,6 +64,10 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// The agent ends by itself.
     fn farewell(&self, then: Then) -> io::Result<()>;
 
+    /// This process is about to end: nobody waits for longer than a moment for an answer any more. Blocks for that moment
+    /// where somebody does.
+    fn hurry(&self) {}
+
     /// Whether mounts stay with it when the agent is told to end now, for the next one that somebody starts.
     fn outlives_a_stop(&self) -> bool;
 

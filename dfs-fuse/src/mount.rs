@@ -39,7 +39,7 @@ pub use check::{find_helper, open_device, others_allowed};
 pub use keeping::{Custody, Keeping, Remains, take_away};
 pub(crate) use keeping::{at, next_name};
 pub use kernel::{Blobs, adopt, by_kernel};
-pub use lazily::{Missing, Spaces, Ties, abandon_guarded, lazily, resume_lazily};
+pub use lazily::{Missing, Presence, Spaces, Ties, abandon_guarded, lazily, resume_lazily};
 use mounted::Serving;
 pub use mounted::{Mounted, Passed, Survival, Unmounted};
 pub use switch::{Next, SwitchError, Switcher, decode_nodes};

@@ -66,9 +66,11 @@ impl Records {
     /// Takes away at once what the kernel would show holes of: nobody has its reads wait any more. So it is with what is not
     /// written down so that it can be read. Of what is guarded it gives back what needs nobody any more.
     pub fn sort_out(&self, guarded: &mut Vec<LeftGuard>) -> io::Result<Vec<LeftGuard>> {
-        let (mut whole, mut all) = (Vec::new(), self.every()?);
+        let (mut whole, Found { records: mut all, are_all }) = (Vec::new(), self.every()?);
         let guarded_at = places_of(guarded);
-        self.take_away_unknown(&all, &guarded_at)?;
+        if are_all {
+            self.take_away_unknown(&all, &guarded_at)?;
+        }
         all.retain(is_understood);
         for (noted, record) in all {
             let is_it = |left: &LeftGuard| noted.0.ends_with(&left.guard.name);
@@ -122,21 +124,22 @@ impl Records {
 
     /// All of them; what a later release wrote is left to it.
     fn all(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
-        let mut all = self.every()?;
+        let mut all = self.every()?.records;
         all.retain(is_understood);
         Ok(all)
     }
 
-    /// Those of later releases, too; what is none is dropped. One that cannot be read is not: what it is about would be
-    /// taken away as something that nobody knows.
-    fn every(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
-        let mut all = Vec::new();
+    /// Those of later releases, too; what is none is dropped. One that cannot be read stays.
+    fn every(&self) -> io::Result<Found> {
+        let mut all = Found { records: Vec::new(), are_all: true };
         for path in self.files()? {
-            let is_file = fs::metadata(&path).is_ok_and(|found| found.is_file());
-            let record = if is_file { kept::read_any_record(&path)? } else { None };
-            match record {
-                Some(record) => all.push((Noted(path), record)),
-                None => {
+            match read(&path) {
+                Ok(Some(record)) => all.records.push((Noted(path), record)),
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "a record of a mount cannot be read");
+                    all.are_all = false;
+                }
+                Ok(None) => {
                     // One that stays is in nobody's way.
                     let removed = fs::remove_file(&path);
                     let (file, is_removed) = (path.display(), removed.is_ok());
@@ -175,6 +178,23 @@ impl Records {
         }
         left.iter().for_each(|(noted, _)| noted.forget());
         Ok(found)
+    }
+}
+
+/// What is written down.
+struct Found {
+    records: Vec<(Noted, KeptMount)>,
+    /// Whether all of it could be read: else there are mounts of which nothing is known here, and somebody knows of them.
+    are_all: bool,
+}
+
+/// What is written down in a file; `None` where that is no record.
+fn read(path: &Path) -> io::Result<Option<KeptMount>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => kept::read_any_record(path),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -327,11 +347,12 @@ mod tests {
         let records = Records::of(dir.path());
         fs::create_dir_all(&records.0).unwrap();
         fs::create_dir(records.named("directory").0).unwrap();
-        assert!(records.every().unwrap().is_empty(), "what is no file is no record");
+        let is_empty = |found: Found| found.records.is_empty().then_some(found.are_all);
+        assert_eq!(is_empty(records.every().unwrap()), Some(true), "what is no file is no record");
         // Nothing can be read of it at its beginning.
         let unreadable = records.named("unreadable").0;
         std::os::unix::fs::symlink("/proc/self/mem", &unreadable).unwrap();
-        assert!(records.every().is_err());
+        assert_eq!(is_empty(records.every().unwrap()), Some(false));
         assert!(unreadable.symlink_metadata().is_ok());
     }
 

@@ -307,9 +307,18 @@ impl Agent {
     /// Takes every mount away, or leaves it to the next agent where there will be one: as there is where this one is
     /// replaced, or failed.
     pub async fn end_mounts(&self, ending: Ending) {
+        let holder = self.mounts().holder();
+        if let Some(holder) = &holder {
+            let hurried = of_holder(holder, |holder| {
+                holder.hurry();
+                Ok(())
+            });
+            // Whoever was waiting is told why.
+            let _ = hurried.await;
+        }
         // First: what is just being mounted or taken away is listed then, or gone.
         self.works().end().await;
-        let leaves = match self.mounts().holder() {
+        let leaves = match holder {
             _ if ending == Ending::Failed => true,
             None => false,
             Some(holder) => {

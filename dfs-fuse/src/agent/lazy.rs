@@ -26,7 +26,7 @@ use super::traces::Beginning;
 use crate::core::Reads;
 use crate::holder::LeftGuard;
 use crate::lane::{self, Chosen, Lane};
-use crate::mount::{self, MountError, MountOptions, Spaces, Ties, next_name};
+use crate::mount::{self, MountError, MountOptions, Presence, Spaces, Ties, next_name};
 use crate::tree::Footprint;
 
 impl MountTable {
@@ -160,6 +160,27 @@ fn spaces(opened: &OpenArtifact, content: Arc<SpaceContent>, missing: Vec<(u16, 
     Spaces { content, lengths, missing }
 }
 
+/// What is known of the bytes of a space that are in a footprint.
+fn seen(footprint: &Footprint, (space, task): (usize, &Task)) -> Presence {
+    let (stored, length) = (task.stored(), task.length().unwrap_or(0));
+    if stored.complete() {
+        return Presence::Whole;
+    }
+    let have = stored.have();
+    // Most of the time there is less: the rest takes longer.
+    if have.len() < footprint.bytes_in(space).div_ceil(GROUP_BYTES) {
+        return Presence::Missing;
+    }
+    let here: Vec<_> = footprint.within(space, &have, length).collect();
+    if here.iter().map(|run| run.len()).sum::<u64>() < footprint.bytes_in(space) {
+        return Presence::Missing;
+    }
+    match here.iter().any(|run| stored.is_in_doubt(run.groups())) {
+        true => Presence::InDoubt,
+        false => Presence::Whole,
+    }
+}
+
 fn ties(
     opened: &OpenArtifact,
     shown: &ShownMount,
@@ -169,16 +190,16 @@ fn ties(
     let footprint = Footprint::of(&whole_tree(opened)?)?;
     let (tasks, shown) = (opened.tasks.clone(), shown.clone());
     let (noted, lent) = (noted.clone(), lent.clone());
+    let footprint = Arc::new(footprint);
+    let (settled, settles) = (tasks.clone(), Arc::clone(&footprint));
     Ok(Ties {
-        is_whole: Box::new(move |space| {
-            tasks.get(usize::from(space)).is_some_and(|task| {
-                let stored = task.stored();
-                let enough = footprint.bytes_in(space.into()).div_ceil(GROUP_BYTES);
-                stored.complete()
-                    // Most of the time it is not: the rest takes longer.
-                    || stored.have().len() >= enough
-                        && shows_whole(&footprint, (space.into(), task))
-            })
+        seen: Box::new(move |space| {
+            let task = tasks.get(usize::from(space));
+            task.map_or(Presence::Missing, |task| seen(&footprint, (space.into(), task)))
+        }),
+        settle: Box::new(move |space| {
+            let task = settled.get(usize::from(space));
+            task.map(|task| shows_whole(&settles, (space.into(), task)));
         }),
         note: Box::new(move |at, missing| noted.note(at, &shown, missing)),
         ended: Box::new(move |files| take_back(&lent, files)),

@@ -55,7 +55,10 @@ impl Works {
             drop(busy);
             done
         });
-        work.await.map_err(|_| MountTableError::Stopping)
+        work.await.map_err(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => MountTableError::Stopping,
+        })
     }
 
     /// Waits a moment for the end of what is under way.

@@ -22,7 +22,20 @@ impl Core {
         let inode = &Inode { snapshot, nid, node };
         let range = range.intersection(ByteRange::new(0, inode.snapshot.tree.attr(nid)?.size));
         self.observe(inode, range)?;
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Err(FsError::Stopping),
+            obtained = self.obtain_in_place(inode, range) => obtained,
+            () = at_work_for(self.options.deadline) => {
+                self.options.reads.failed();
+                Err(self.failed(inode, range, self.too_late(range)))
+            }
+        }
+    }
+
+    async fn obtain_in_place(&self, inode: &Inode, range: ByteRange) -> Result<(), FsError> {
         let (reads, length) = (&self.options.reads, range.len() as usize);
+        // What is in doubt is hashed first, and waits for its turn with that.
         if inode.is_sound(range).await? {
             reads.gave(length);
             return Ok(());
@@ -32,13 +45,7 @@ impl Core {
             return Err(error.into());
         }
         let (_waiting, _counted) = (self.streams.waits(inode.key(), range), reads.wait());
-        let fetched = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => return Err(FsError::Stopping),
-            fetched = self.fetch_in_place(inode, range) => fetched,
-            () = at_work_for(self.options.deadline) => Err(self.too_late(range)),
-        };
-        match fetched {
+        match self.fetch_in_place(inode, range).await {
             Ok(()) => {
                 reads.gave(length);
                 self.failures.healed(inode.key(), range);

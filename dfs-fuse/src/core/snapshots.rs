@@ -186,15 +186,20 @@ impl Table {
         self.nodes.insert(node, known);
     }
 
-    /// The snapshot of which nothing is used any more by that.
-    fn forget(&mut self, node: NodeId, lookups: u64) -> Option<Generation> {
+    /// The snapshot of which nothing is used any more by that; `current` is shown.
+    fn forget(&mut self, node: NodeId, lookups: u64, current: Generation) -> Option<Generation> {
         let known = self.nodes.get_mut(&node)?;
         let left = known.lookups.checked_sub(lookups);
+        let was_told_since = known.lookups > 0;
         known.lookups = left.unwrap_or(0);
         match (left, known.counted) {
             (Some(0), Counted::All) => {}
             (Some(_), _) => return None,
-            // It gives back what an earlier daemon told it, too, and so all that there is.
+            // It gives back what an earlier daemon told it: with what it was told since, or before it was told that, which
+            // only the next switch finds out. Of an earlier snapshot it is told nothing any more.
+            (None, Counted::SinceTakeOver) if was_told_since && known.at.generation == current => {
+                return None;
+            }
             (None, _) => {}
         }
         let at = self.nodes.remove(&node)?.at;
@@ -297,7 +302,8 @@ impl Snapshots {
         if self.versions == Versions::One {
             return;
         }
-        let unused = self.table.lock().forget(node, lookups);
+        let current = self.current().generation;
+        let unused = self.table.lock().forget(node, lookups, current);
         // Nothing is said of the one that is shown.
         if unused.is_some_and(|unused| unused != self.current().generation) {
             self.let_go();
@@ -456,7 +462,7 @@ impl Look<'_> {
     pub fn take_back(&self, node: NodeId) {
         if self.counts() {
             // Whoever lists a snapshot has a directory of it open, so it is used.
-            self.table().forget(node, 1);
+            self.table().forget(node, 1, self.state.current.generation);
         }
     }
 
@@ -476,6 +482,14 @@ impl Look<'_> {
     /// Whether the kernel may know more than is known here.
     pub fn is_partial(&self) -> bool {
         self.table().is_partial
+    }
+
+    /// Whether only the kernel can say if it knows a node: an earlier daemon told it, and nobody since.
+    pub fn is_uncertain(&self, node: NodeId) -> bool {
+        self.table()
+            .nodes
+            .get(&node)
+            .is_some_and(|known| known.counted == Counted::SinceTakeOver && known.lookups == 0)
     }
 
     /// The kernel says whether it knows an inode of the snapshot that is shown; whether it may.

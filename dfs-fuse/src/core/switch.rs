@@ -89,7 +89,7 @@ impl Switch<'_> {
         let asks = look().is_partial();
         let known = |nid| {
             let Ok(node) = look().node(&current, nid) else { return false };
-            if !asks {
+            if !asks && !look().is_uncertain(node) {
                 return look().is_known(nid);
             }
             let is_known = knows(node);

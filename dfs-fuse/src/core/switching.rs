@@ -494,6 +494,24 @@ fn what_an_earlier_daemon_told_of_is_let_go_once_the_kernel_gives_it_back() {
 }
 
 #[test]
+fn what_is_given_back_late_is_not_taken_for_what_the_kernel_was_told_since() {
+    let files = |c, d| Files::from([("c".to_owned(), c), ("d".to_owned(), d)]);
+    let mut kernel = Kernel::new(files(0, 0));
+    let node = kernel.walk("c").unwrap();
+    kernel.core.lookup(NodeId::ROOT, b"c").unwrap();
+    kernel.step(Step::TakeOver);
+    // The next daemon learns that the kernel knows it.
+    kernel.begin(files(0, 1));
+    kernel.commit();
+    // The kernel lets go of it and asks again, and the second is answered first.
+    kernel.core.lookup(NodeId::ROOT, b"c").unwrap();
+    kernel.core.forget(node, 2);
+    kernel.begin(files(2, 1));
+    kernel.commit();
+    assert_ne!(kernel.walk("c"), Some(node));
+}
+
+#[test]
 fn a_mount_switches_to_the_last_version_that_it_can_count_and_no_further() {
     let number = Generation::LAST.number() - 1;
     let left = Left { generation: number, ..Left::default() };

@@ -17,8 +17,14 @@ use rustix::process::geteuid;
 
 use super::packet::{self, FromAgent, FromHolder, Then};
 use super::peer::peer_of;
-use super::process::{ANSWERED, NAME, PATIENT, connection_to, listen_at, patient};
+use super::process::{ANSWERED, NAME, connection_to, listen_at, patient};
 use super::{Guard, Holder, Kept, Left, LeftGuard, Record};
+
+/// How long the holder may take to answer a process that ends, which has no more time.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
+/// The same, where somebody waited for it in vain at that moment; and how long that is waited for.
+const HURRIED: Duration = Duration::from_millis(300);
 
 /// Until a holder of the machine that is gone is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -43,6 +49,10 @@ pub struct Own {
     /// Tells this agent from others: where its data lies.
     agent: String,
     state: Mutex<State>,
+    /// What is being waited for with the state locked: a farewell waits for nobody's answer but its own.
+    waited_for: Mutex<Option<OwnedFd>>,
+    /// Once this process ends: how long the holder may take to answer.
+    over: Mutex<Option<Duration>>,
     this: Weak<Self>,
 }
 
@@ -58,7 +68,6 @@ struct State {
     /// New lines to those, of a connection that was made anew, until whoever serves them takes them.
     lines: BTreeMap<String, OwnedFd>,
     is_ready: bool,
-    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -76,11 +85,21 @@ impl Own {
             starting,
             agent,
             state: Mutex::default(),
+            waited_for: Mutex::default(),
+            over: Mutex::default(),
             this: this.clone(),
         })
     }
 
     fn connected(&self, state: &mut State) -> io::Result<()> {
+        match state.connection {
+            Some(_) => Ok(()),
+            None if self.over.lock().is_some() => Err(io::Error::other("the agent is stopping")),
+            None => self.connect(state),
+        }
+    }
+
+    fn connect(&self, state: &mut State) -> io::Result<()> {
         if state.connection.is_some() {
             return Ok(());
         }
@@ -117,13 +136,23 @@ impl Own {
 
     /// Says hello, and hears what is kept.
     fn greet(&self, state: &mut State, socket: OwnedFd) -> io::Result<Left> {
+        *self.waited_for.lock() = Some(socket.try_clone()?);
+        let left = self.begin(state, socket);
+        if left.is_err() {
+            self.waited_for.lock().take();
+        }
+        left
+    }
+
+    fn begin(&self, state: &mut State, socket: OwnedFd) -> io::Result<Left> {
         // It is given the kernel's end of mounts, and what they show.
         let (owner, own) = (peer_of(&socket)?.user, geteuid());
         if owner != own && !owner.is_root() {
             let why = format!("the holder belongs to uid {}", owner.as_raw());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
-        patient(&socket, ANSWERED)?;
+        // Whoever says farewell meanwhile sees what is waited for, or is seen here.
+        patient(&socket, self.over.lock().unwrap_or(ANSWERED))?;
         let hello = FromAgent::Hello { pid: std::process::id(), agent: self.agent.clone() };
         packet::send(&socket, &hello, &[])?;
         let mut all = Left::default();
@@ -187,7 +216,9 @@ impl Own {
             return Ok(());
         }
         state.connection = None;
-        if state.is_over || (state.kept.is_empty() && self.starting != Starting::Machine) {
+        if self.over.lock().is_some()
+            || (state.kept.is_empty() && self.starting != Starting::Machine)
+        {
             return Ok(());
         }
         self.connected(&mut state)?;
@@ -300,19 +331,28 @@ impl Holder for Own {
     }
 
     fn farewell(&self, then: Then) -> io::Result<()> {
+        self.hurry();
         let mut state = self.state.lock();
         // Where none was needed, none has to be told.
         if then == Then::Another || self.starting == Starting::Machine || !state.kept.is_empty() {
-            self.connected(&mut state)?;
+            self.connect(&mut state)?;
         }
-        state.is_over = true;
         match &state.connection {
             Some(connection) => {
-                // A process that ends has no more time.
-                patient(&connection.socket, PATIENT)?;
+                patient(&connection.socket, self.over.lock().unwrap_or(FAREWELL))?;
                 state.say(&FromAgent::Farewell { then }, &[])
             }
             None => Ok(()),
+        }
+    }
+
+    fn hurry(&self) {
+        self.over.lock().get_or_insert(FAREWELL);
+        if self.state.try_lock_for(HURRIED).is_none() {
+            *self.over.lock() = Some(HURRIED);
+            if let Some(waited_for) = self.waited_for.lock().take() {
+                let _ = shutdown(&waited_for, Shutdown::Both);
+            }
         }
     }
 

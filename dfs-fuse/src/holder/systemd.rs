@@ -86,7 +86,11 @@ impl Systemd {
             };
             match keeping {
                 Ok(()) => {
-                    self.let_go(&kept.name)?;
+                    // The holder has it: what stays here is let go of by the next agent.
+                    if let Err(error) = self.let_go(&kept.name) {
+                        let name = &kept.name;
+                        tracing::warn!(name, %error, "a mount stays in systemd's store, too");
+                    }
                     moved.kept.push(kept);
                 }
                 Err(error) => moved.lost.push((kept, error)),

@@ -53,8 +53,22 @@ pub enum Missing {
     Nothing,
 }
 
-/// See [`Ties::is_whole`].
-pub type LooksWhole = dyn Fn(u16) -> bool + Send + Sync;
+/// What is known of the bytes of a space that are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Some are not here.
+    Missing,
+    /// All are here, and some may be damaged.
+    InDoubt,
+    /// All are here, and in no doubt.
+    Whole,
+}
+
+/// See [`Ties::seen`].
+pub type Sees = dyn Fn(u16) -> Presence + Send + Sync;
+
+/// See [`Ties::settle`].
+pub type Settles = dyn Fn(u16) + Send + Sync;
 
 /// See [`Ties::note`].
 pub type Notes = dyn Fn(&MountedAt, Missing) -> io::Result<()> + Send + Sync;
@@ -64,8 +78,10 @@ pub type LetsGo = dyn Fn(&[File]) + Send + Sync;
 
 /// What such a mount needs of its agent.
 pub struct Ties {
-    /// Whether every byte that is shown of a space is here, and in no doubt. May hash all of it.
-    pub is_whole: Box<LooksWhole>,
+    /// What is known of a space, without reading any of it.
+    pub seen: Box<Sees>,
+    /// Leaves nothing of a space in doubt. May hash all of it.
+    pub settle: Box<Settles>,
     /// Writes down where it is mounted, for who comes when everybody has died.
     pub note: Box<Notes>,
     /// Nobody uses it any more: its files can be opened as all others.
@@ -451,45 +467,43 @@ fn wait_for(descriptor: &OwnedFd) {
     while poll(&mut asked, None).is_err() || asked[0].revents().is_empty() {}
 }
 
-/// Those of the files that the kernel asks about, and what is known of them.
+/// Those of the files that the kernel asks about.
 struct Marked {
     files: BTreeSet<usize>,
-    /// The look at them that is under way, on a thread of its own: it may have to hash all of them, and nobody who reads waits
-    /// for that.
-    looking: Option<JoinHandle<Vec<usize>>>,
+    /// What is in doubt of them is hashed on a thread of its own: it may be all, and nobody who reads waits for that.
+    settling: Option<JoinHandle<()>>,
     /// Nobody wants to know any more.
     is_over: Arc<AtomicBool>,
 }
 
 impl Marked {
     fn new(files: BTreeSet<usize>) -> Self {
-        Self { files, looking: None, is_over: Arc::default() }
+        Self { files, settling: None, is_over: Arc::default() }
     }
 
-    /// Has the kernel not ask any more about what was found whole since the last time, and has the rest looked at again.
+    /// Has the kernel not ask any more about what is whole now, and has what is in doubt settled.
     fn unmark(&mut self, guard: &Guard, spaces: &[u16], ties: &Arc<Ties>) {
-        if self.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
-            return;
-        }
-        let found = self.looking.take().and_then(|looking| looking.join().ok());
-        for at in found.unwrap_or_default() {
-            if guard.group.unmark(guard.contents[at].as_fd()).is_ok() {
-                self.files.remove(&at);
+        let mut in_doubt = Vec::new();
+        self.files.retain(|at| match (ties.seen)(spaces[*at]) {
+            Presence::Missing => true,
+            Presence::InDoubt => {
+                in_doubt.push(spaces[*at]);
+                true
             }
-        }
-        if self.files.is_empty() {
+            Presence::Whole => guard.group.unmark(guard.contents[*at].as_fd()).is_err(),
+        });
+        let is_settling = self.settling.as_ref().is_some_and(|settling| !settling.is_finished());
+        if in_doubt.is_empty() || is_settling {
             return;
         }
-        let left: Vec<_> = self.files.iter().map(|at| (*at, spaces[*at])).collect();
         let (ties, is_over) = (Arc::clone(ties), Arc::clone(&self.is_over));
-        let look = move || {
-            let is_whole = |space: u16| !is_over.load(Relaxed) && (ties.is_whole)(space);
-            let whole = left.into_iter().filter(|(_, space)| is_whole(*space));
-            whole.map(|(at, _)| at).collect()
+        let settle = move || {
+            let mut left = in_doubt.into_iter().take_while(|_| !is_over.load(Relaxed));
+            left.by_ref().for_each(|space| (ties.settle)(space));
         };
-        let thread = std::thread::Builder::new().name("dfs-look".to_owned());
+        let thread = std::thread::Builder::new().name("dfs-settle".to_owned());
         // Where there is no thread for it now there may be one the next time.
-        self.looking = thread.spawn(look).ok();
+        self.settling = thread.spawn(settle).ok();
     }
 }
 
@@ -516,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn who_serves_a_mount_does_not_wait_for_the_look_at_what_is_whole() {
+    fn who_serves_a_mount_does_not_wait_until_what_is_in_doubt_is_settled() {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
         let guard = Guard {
@@ -528,9 +542,19 @@ mod tests {
         };
         let (let_go, held) = channel::<()>();
         let held = std::sync::Mutex::new(held);
+        // The second one takes long.
+        let (is_settled, has_begun) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+        let settled = Arc::clone(&is_settled);
         let ties = Arc::new(Ties {
-            // Of the second one it takes long to tell.
-            is_whole: Box::new(move |space| space == 0 || held.lock().unwrap().recv().is_ok()),
+            seen: Box::new(move |space| match (space, is_settled.load(Relaxed)) {
+                (0, _) | (_, true) => Presence::Whole,
+                (_, false) => Presence::InDoubt,
+            }),
+            settle: Box::new(move |space| {
+                assert!(space == 1 && !has_begun.swap(true, Relaxed), "once, of what is in doubt");
+                held.lock().unwrap().recv().unwrap();
+                settled.store(true, Relaxed);
+            }),
             note: Box::new(|_, _| Ok(())),
             ended: Box::new(|_| {}),
         });
@@ -538,7 +562,7 @@ mod tests {
         let spaces = [0, 1];
         // It comes back although nobody can tell yet.
         (0..3).for_each(|_| marked.unmark(&guard, &spaces, &ties));
-        assert_eq!((marked.files.len(), guard.group.marked().unwrap().len()), (2, 2));
+        assert_eq!((marked.files.len(), guard.group.marked().unwrap().len()), (1, 1));
         let_go.send(()).unwrap();
         while !marked.files.is_empty() {
             std::thread::yield_now();

@@ -341,16 +341,17 @@ pub fn as_nobody(program: &Path) -> Command {
     as_user(NOBODY, program)
 }
 
-/// Lines of shell that take away all that dfs and the kernel for it have mounted, but for what is below `$0`: for a mount
+/// Lines of shell that take away all that dfs and the kernel for it have mounted, but for what is below `$own`: for a mount
 /// namespace that nobody else is in.
-pub const OTHERS_AWAY: &str = r#"for dir in $(awk '/ fuse[.]dfs | erofs / {print $5}' /proc/self/mountinfo); do
-    case "$dir" in "$0"/*) ;; *) umount -l "$dir" 2> /dev/null || true ;; esac
+pub const OTHERS_AWAY: &str = r#"awk '/ fuse[.]dfs | erofs / {print $5}' /proc/self/mountinfo | while read -r dir; do
+    dir=$(printf '%b' "$(printf %s "$dir" | sed 's/\\\([0-7][0-7][0-7]\)/\\0\1/g')")
+    case "$dir" in "$own"/*) ;; *) umount -l "$dir" 2> /dev/null || true ;; esac
 done"#;
 
 /// `command`, where nothing of dfs is mounted but below `root`: it neither looks at what other tests have mounted nor takes
 /// that away, and what it takes away is there for all others.
 pub fn secluded(root: &Path, command: &Command) -> Command {
-    let script = format!("{OTHERS_AWAY}; exec \"$@\"");
+    let script = format!("own=$0; {OTHERS_AWAY}; exec \"$@\"");
     let mut secluded = Command::new("unshare");
     secluded.args(["-m", "--propagation", "private", "sh", "-c", &script]).arg(root);
     secluded.arg(command.get_program()).args(command.get_args());

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::own::{Of, Own, running};
 use crate::support::{
-    Agent, Expected, NOBODY, Place, Tmpfs, all, as_nobody, binaries, binary, dfctl_at, reading,
-    reading_with, secluded,
+    Agent, Expected, NOBODY, Place, Running, Tmpfs, all, as_nobody, binaries, binary, dfctl_at,
+    is_mounted, reading, reading_with, secluded,
 };
 
 const MIB: u64 = 1 << 20;
@@ -734,6 +734,27 @@ fn a_holder_that_hangs_stops_nobody_and_is_there_again_when_it_goes_on() {
     dfctl_at(&own.socket, &["mounts"]).done();
     kill_process(own.agent(), Signal::KILL).unwrap();
     assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+}
+
+#[test]
+fn an_agent_that_waits_for_a_holder_that_hangs_is_stopped_in_order_all_the_same() {
+    let own = Own::start(Place::new());
+    let origin = Origin::of("/d/f", Body::noise(1, MIB)).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let (agent, holder) = (own.agent(), own.holder().unwrap());
+    kill_process(holder, Signal::STOP).unwrap();
+    let second = own.place.dir("second");
+    let _second = Mount::guard(&second);
+    let words = ["mount", &origin.url("/d/"), second.to_str().unwrap()];
+    let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+    command.arg("--socket").arg(&own.socket).args(words);
+    let mounting = Running::start(command);
+    wait::until("the holder is asked to keep it", || is_mounted(&second)).unwrap();
+    kill_process(agent, Signal::TERM).unwrap();
+    wait::until("it ends", || running(&own.data, Of::Agents).is_empty()).unwrap();
+    assert!(!is_mounted(&dir) && !is_mounted(&second), "{}", own.log());
+    drop(mounting);
+    kill_process(holder, Signal::CONT).unwrap();
 }
 
 #[test]

@@ -361,15 +361,18 @@ impl Actor {
         }
     }
 
-    /// What other tasks have of `groups` is here: others are asked for what they have not.
+    /// What other tasks have of `groups` is here: others are asked for what they have not. Where nothing is held back any
+    /// more, they are asked for all that somebody waits for: of the rest nobody may have begun to look for anything.
     fn looked_for(&mut self, groups: GroupRange) {
         let unawaited = self.copies.ended(groups);
+        let holds_back = self.holds_back();
         let missing = self.shared.stored.missing_in(groups);
         let lacks =
             |wanted: GroupRange| missing.iter().any(|run| !run.intersection(wanted).is_empty());
         let awaited = self.waiters.iter().map(|waiter| (waiter.priority, waiter.groups));
         let all = awaited.chain(unawaited.iter().copied());
-        let most_urgent = all.filter(|(_, groups)| lacks(*groups)).map(|(priority, _)| priority);
+        let most_urgent = all.filter(|(_, groups)| !holds_back || lacks(*groups));
+        let most_urgent = most_urgent.map(|(priority, _)| priority);
         if let Some(priority) = most_urgent.min() {
             self.begin_to_ask(priority);
             if !self.shared.room.is_lacking(Instant::now()) {

@@ -390,7 +390,8 @@ impl Context {
         let keyring = Arc::clone(&self.engine.keyring);
         let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
         let from = from.clone();
-        let _turn = self.shared.turns.turn(priority).await;
+        let groups = GroupRange::new(segment.first, segment.count.into());
+        let _turn = self.shared.turns.turn(priority, self.shared.info.id, groups).await;
         self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
     }
 

@@ -465,7 +465,7 @@ impl Task {
         let (done, waited) = oneshot::channel();
         let since = Instant::now();
         let waiter = Waiter { groups, priority, in_passing, since, done };
-        let _waiting = self.shared.turns.waits(priority);
+        let _waiting = self.shared.turns.waits(priority, self.id(), groups);
         let want = Command::Want { groups, priority, waiter: Some(waiter) };
         let closing = ReadError::Closing(self.id());
         self.shared.commands.send(want).await.map_err(|_| closing.clone())?;
@@ -559,8 +559,14 @@ impl Task {
         if !stored.is_in_doubt(groups) {
             return stored.ready(groups).is_ok();
         }
-        let Ok(_turn) = self.shared.settling.acquire().await else { return false };
-        let settling = tokio::task::spawn_blocking(move || stored.ready(groups).is_ok());
+        let turn = Arc::clone(&self.shared.settling).acquire_owned().await;
+        let Ok(turn) = turn else { return false };
+        // It goes on where nobody waits for it any more, and so does its turn.
+        let settling = tokio::task::spawn_blocking(move || {
+            let is_ready = stored.ready(groups).is_ok();
+            drop(turn);
+            is_ready
+        });
         settling.await.unwrap_or(false)
     }
 

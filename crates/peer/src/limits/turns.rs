@@ -2,52 +2,87 @@
 //!
 //! Verifying and storing what comes in takes both, and a fill that comes as fast as it can takes them all. While somebody
 //! is blocked on a read, all that comes in the background takes turns: one part of it is verified and stored at a time. It
-//! never stops, and nobody who waits finds more than one of its parts in the way.
+//! never stops, and nobody who waits finds more than one of its parts in the way. What somebody waits for needs no turn,
+//! whoever wanted it first.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use dfs_model::Priority;
+use dfs_model::{GroupRange, Priority, TaskId};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Turns {
-    waiting: AtomicUsize,
+    waiting: Mutex<Vec<Awaited>>,
+    /// Of the next one who waits.
+    number: AtomicU64,
     one: Semaphore,
+}
+
+/// What somebody waits for.
+#[derive(Debug)]
+struct Awaited {
+    number: u64,
+    task: TaskId,
+    groups: GroupRange,
 }
 
 /// Somebody waits, as long as this is there.
 #[derive(Debug)]
-pub struct Waiting<'a>(&'a Turns);
+pub struct Waiting<'a> {
+    turns: &'a Turns,
+    number: u64,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { waiting: AtomicUsize::new(0), one: Semaphore::new(1) }
+        Self { waiting: Mutex::default(), number: AtomicU64::new(0), one: Semaphore::new(1) }
     }
 }
 
 impl Turns {
-    /// Somebody begins to wait for what has this priority, if that is what others give way to.
-    pub fn waits(&self, priority: Priority) -> Option<Waiting<'_>> {
+    /// Somebody begins to wait for groups of a task with this priority, if that is what others give way to.
+    pub fn waits(
+        &self,
+        priority: Priority,
+        task: TaskId,
+        groups: GroupRange,
+    ) -> Option<Waiting<'_>> {
         (priority == Priority::Demand).then(|| {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            Waiting(self)
+            let number = self.number.fetch_add(1, Ordering::Relaxed);
+            self.waiting.lock().push(Awaited { number, task, groups });
+            Waiting { turns: self, number }
         })
     }
 
-    /// Waits for the turn of a part of what has this priority; none is needed where it need not give way.
-    pub async fn turn(&self, priority: Priority) -> Option<SemaphorePermit<'_>> {
-        if priority < Priority::Prefetch || self.waiting.load(Ordering::Relaxed) == 0 {
+    /// Waits for the turn of groups of a task that came with this priority; none is needed where they need not give way.
+    pub async fn turn(
+        &self,
+        priority: Priority,
+        task: TaskId,
+        groups: GroupRange,
+    ) -> Option<SemaphorePermit<'_>> {
+        if priority < Priority::Prefetch || !self.gives_way(task, groups) {
             return None;
         }
         // It is never closed.
         self.one.acquire().await.ok()
     }
+
+    /// Whether somebody waits, and nobody for any of these.
+    fn gives_way(&self, task: TaskId, groups: GroupRange) -> bool {
+        let waiting = self.waiting.lock();
+        let is_awaited = |awaited: &Awaited| {
+            awaited.task == task && !awaited.groups.intersection(groups).is_empty()
+        };
+        !waiting.is_empty() && !waiting.iter().any(is_awaited)
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.turns.waiting.lock().retain(|awaited| awaited.number != self.number);
     }
 }
 
@@ -60,13 +95,19 @@ mod tests {
     #[test]
     fn while_somebody_waits_the_background_does_one_thing_at_a_time() {
         let turns = Turns::default();
-        let at_once = |priority| turns.turn(priority).now_or_never();
+        let (task, other) = (TaskId::from_bytes([1; 32]), TaskId::from_bytes([2; 32]));
+        let (awaited, all) = (GroupRange::new(3, 1), GroupRange::new(0, 8));
+        let at_once = |priority| turns.turn(priority, other, all).now_or_never();
         assert!(matches!(at_once(Priority::Background), Some(None)));
-        let waits = turns.waits(Priority::Demand);
-        assert!(turns.waits(Priority::ReadAhead).is_none(), "nobody is blocked on that");
+        let waits = turns.waits(Priority::Demand, task, awaited);
+        assert!(turns.waits(Priority::ReadAhead, task, all).is_none(), "nobody is blocked on that");
         let first = at_once(Priority::Background);
         assert!(matches!(first, Some(Some(_))));
         assert!(at_once(Priority::Prefetch).is_none());
+        // What is waited for comes in the background by chance, and gives way to nobody.
+        let own = |groups| turns.turn(Priority::Background, task, groups).now_or_never();
+        assert!(matches!(own(all), Some(None)));
+        assert!(own(GroupRange::new(4, 4)).is_none());
         assert!(matches!(at_once(Priority::Demand), Some(None)));
         assert!(matches!(at_once(Priority::Bulk), Some(None)));
         drop(first);

@@ -116,10 +116,16 @@ fn answers(path: &Path, connect: impl FnOnce(&Path) -> io::Result<()>) -> io::Re
         Ok(()) => Ok(true),
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => Ok(false),
-            io::ErrorKind::ConnectionRefused if is_socket(path)? => Ok(false),
-            io::ErrorKind::ConnectionRefused => {
-                Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of this name"))
-            }
+            io::ErrorKind::ConnectionRefused => match is_socket(path) {
+                Ok(true) => Ok(false),
+                Ok(false) => {
+                    let why = "there is a file of this name";
+                    Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+                }
+                // Whoever had it has taken it away meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            },
             _ => Err(error),
         },
     }

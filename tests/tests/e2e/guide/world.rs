@@ -66,7 +66,8 @@ impl World {
         for (number, command) in commands.iter().enumerate() {
             fs::write(self.place.path(&number.to_string()), command).unwrap();
         }
-        let world = format!("set -eu\nmount --make-rprivate /\n{OTHERS_AWAY}\n{WORLD}");
+        let world =
+            format!("set -eu\nmount --make-rprivate /\nown=/nowhere\n{OTHERS_AWAY}\n{WORLD}");
         let programs = binary("dfctl").parent().unwrap().to_owned();
         let output = Command::new("timeout")
             .args(["--kill-after=5", "120", "unshare", "--net", "--mount", "--pid", "--fork"])

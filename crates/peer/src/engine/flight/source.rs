@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_artifact::Origin;
 use dfs_artifact::origin::Part;
-use dfs_model::{GroupRange, Priority};
+use dfs_model::{GROUP_BYTES, GroupRange, Priority};
 use futures::StreamExt;
 use tokio::time::Instant;
 
@@ -215,7 +215,8 @@ impl Context {
             let signer = self.engine.signer_of(&self.shared);
             move || keep::own(&shared, signer.as_deref(), CameFrom::Source, shape, (first, &bytes))
         };
-        let turn = self.shared.turns.turn(reading.priority).await;
+        let groups = GroupRange::new(first, (bytes.len() as u64).div_ceil(GROUP_BYTES));
+        let turn = self.shared.turns.turn(reading.priority, task, groups).await;
         let mut kept = self.blocking(work()).await;
         if matches!(kept, Ok(Outcome::NoRoom(..))) && self.engine.made_room().await {
             kept = self.blocking(work()).await;

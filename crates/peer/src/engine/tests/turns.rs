@@ -33,7 +33,8 @@ async fn a_fill_takes_turns_while_somebody_waits_and_goes_on_to_its_end() {
     let field = Field::new();
     let (engine, _dir) = field.engine(Role::Solo, &[]);
     let takes_turns = || {
-        let turn = engine.inner.turns.turn(Priority::Background).now_or_never();
+        let (task, groups) = (TaskId::from_bytes([7; 32]), GroupRange::new(0, 1));
+        let turn = engine.inner.turns.turn(Priority::Background, task, groups).now_or_never();
         !matches!(turn, Some(None))
     };
     let (silent, origin) =
