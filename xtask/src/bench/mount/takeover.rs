@@ -1,6 +1,6 @@
 //! P7, takeover: how long the slowest of many readers waits when the agent is killed under them and whoever keeps its
 //! mounts starts the next one. All of the file is here, and dropped from the page cache of the mount before each read, so
-//! that it is a question to whoever shows it.
+//! that it is a question to whoever shows it: in the lane fuse, as the others read by themselves what is here.
 
 use std::fs::File;
 use std::io;
@@ -38,7 +38,7 @@ pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure>
     let origin = Origin::of(&format!("/{FILE}"), Body::noise(1, bench.size))?;
     let mut rows = Vec::new();
     for subject in subjects {
-        let Subject::Dfs(lane) = subject else { continue };
+        let Subject::Dfs(lane @ Lane::Fuse) = subject else { continue };
         let mut longest = Vec::new();
         for number in 1..=bench.runs {
             bench.interrupt.check()?;
@@ -76,38 +76,53 @@ fn turn(bench: &Bench, origin: &Origin, lane: Lane) -> Result<f64, Failure> {
     let path = dir.join(FILE);
     io::copy(&mut File::open(&path).map_err(failed(&path))?, &mut io::sink())
         .map_err(failed(&path))?;
-    let is_over = AtomicBool::new(false);
+    let (is_killed, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     let longest = thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|seed| {
-                let (path, is_over) = (&path, &is_over);
-                scope.spawn(move || longest_read(path, seed, bench.size, is_over))
+                let (path, is_killed, is_over) = (&path, &is_killed, &is_over);
+                scope.spawn(move || longest_read(path, seed, bench.size, is_killed, is_over))
             })
             .collect();
         thread::park_timeout(BEFORE);
+        is_killed.store(true, Ordering::Relaxed);
         agent.kill();
         thread::park_timeout(AFTER);
         is_over.store(true, Ordering::Relaxed);
         let ended = readers.into_iter().map(|reader| reader.join().expect("a reader panicked"));
         ended.collect::<io::Result<Vec<_>>>().map_err(failed(&path))
     })?;
-    let longest = longest.into_iter().max().unwrap_or_default();
+    if longest.iter().any(Option::is_none) {
+        return Err(Failure::Other("no other agent answered in time".to_owned()));
+    }
+    let longest = longest.into_iter().flatten().max().unwrap_or_default();
     Ok(longest.as_secs_f64() * 1e3)
 }
 
-/// The longest of its reads, each of another place.
-fn longest_read(path: &Path, seed: u64, size: u64, is_over: &AtomicBool) -> io::Result<Duration> {
+/// The longest of its reads that ended after the kill, each of another place; `None` where none began after it.
+fn longest_read(
+    path: &Path,
+    seed: u64,
+    size: u64,
+    is_killed: &AtomicBool,
+    is_over: &AtomicBool,
+) -> io::Result<Option<Duration>> {
     let file = File::open(path)?;
     fadvise(&file, 0, None, Advice::Random)?;
     let (mut buffer, count) = ([0; LENGTH], size / LENGTH as u64);
     let (mut place, mut longest) = (seed * count / READERS, Duration::ZERO);
+    let mut has_begun_after = false;
     while !is_over.load(Ordering::Relaxed) {
+        let begins_after = is_killed.load(Ordering::Relaxed);
         place = (place + STEP) % count;
         let (start, length) = (place * LENGTH as u64, NonZeroU64::new(LENGTH as u64));
         fadvise(&file, start, length, Advice::DontNeed)?;
         let begun = Instant::now();
         file.read_exact_at(&mut buffer, start)?;
-        longest = longest.max(begun.elapsed());
+        if is_killed.load(Ordering::Relaxed) {
+            longest = longest.max(begun.elapsed());
+        }
+        has_begun_after |= begins_after;
     }
-    Ok(longest)
+    Ok(has_begun_after.then_some(longest))
 }
