@@ -760,5 +760,11 @@ fn an_agent_is_killed_again_and_again_while_its_mount_switches() {
         let walked = walks.load(Ordering::Relaxed);
         until("walks go on", || walks.load(Ordering::Relaxed) > walked + 200);
     });
+    // Whatever was told to whom meanwhile, in the end nobody is shown anything but the last version.
+    dfctl(&["mounts", "--refresh", there]).done();
+    let last = format!("{:06}", looks.load(Ordering::Relaxed));
+    for number in 0..200 {
+        assert_eq!(text(&dir.join(name(number))), last, "{number}");
+    }
     dfctl(&["umount", there]).done();
 }
