@@ -467,6 +467,8 @@ pub struct MountRequest {
     pub prefetch: Prefetch,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// Whether what is in the cache is hashed again whenever the agent is asked for it.
+    pub verify_reads: bool,
     /// How often its target is looked up, where it is to show what that names by then.
     pub follow: Option<Duration>,
 }
@@ -603,6 +605,8 @@ pub struct MountInfo {
     pub prefetch: PrefetchInfo,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// Whether what is in the cache is hashed again whenever the agent is asked for it.
+    pub verify_reads: bool,
     /// Where its origin could not be asked, and it is shown as it was before.
     pub away: Option<Away>,
     /// What its readers met; `None` where the kernel reads it alone.
@@ -696,6 +700,7 @@ impl MountInfo {
             away: None,
             reads: None,
             cache_quota: None,
+            verify_reads: false,
             follow: None,
         }
     }

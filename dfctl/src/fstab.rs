@@ -56,7 +56,7 @@ const OF_OTHERS: &[&str] = &[
 const BEGINNINGS: &[&str] = &["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
 
 /// What is understood.
-const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, privileged, lane=, prefetch=, cache-quota=, follow, follow=";
+const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, privileged, lane=, prefetch=, cache-quota=, verify-reads, follow, follow=";
 
 /// Options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct Options {
     pub prefetch: Option<Prefetch>,
     /// As `--cache-quota` has it.
     pub cache_quota: Option<Capacity>,
+    /// As `--verify-reads` has it.
+    pub verify_reads: bool,
     /// As `--follow` has it.
     pub follow: Option<Duration>,
 }
@@ -139,6 +141,7 @@ impl Options {
             match name {
                 "allow_other" => options.allow_other = true,
                 "noexec" => options.noexec = true,
+                "verify-reads" => options.verify_reads = true,
                 "uid" => options.uid = Some(number()?),
                 "gid" => options.gid = Some(number()?),
                 "exec" => options.noexec = false,
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn options_of_a_table_are_understood() {
         let all = "rw,noauto,sync,x-systemd.automount,_netdev,comment=a b,allow_other,uid=1000,gid=5,\
-                   noexec,lane=fuse,prefetch=off,cache-quota=2GiB,follow=90s";
+                   noexec,lane=fuse,prefetch=off,cache-quota=2GiB,verify-reads,follow=90s";
         let wanted = Options {
             allow_other: true,
             uid: Some(1000),
@@ -247,6 +250,7 @@ mod tests {
             lane: Some("fuse".into()),
             prefetch: Some(Prefetch::Off),
             cache_quota: Some("2GiB".parse().unwrap()),
+            verify_reads: true,
             follow: Some(Duration::from_secs(90)),
         };
         assert_eq!(parsed(all), Ok(wanted));

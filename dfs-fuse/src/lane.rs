@@ -111,6 +111,8 @@ pub struct Shape {
     pub foreign: bool,
     /// Whether parts of it are given back while it is mounted.
     pub limited: bool,
+    /// Whether what is here is hashed again whenever it is read.
+    pub verified: bool,
     /// Whether another version may be shown in its place.
     pub follows: bool,
 }
@@ -157,6 +159,8 @@ impl Machine {
             Some("kernel needs Linux 6.12")
         } else if shape.limited {
             Some("kernel would read what a quota takes away")
+        } else if shape.verified {
+            Some("kernel reads without anybody who verifies it")
         } else if shape.follows {
             Some("kernel shows one version: no --follow")
         } else if shape.foreign {
@@ -194,6 +198,8 @@ impl Machine {
     fn cannot_pass(&self, shape: &Shape) -> Option<&'static str> {
         if shape.limited {
             Some("passthrough would read what a quota takes away")
+        } else if shape.verified {
+            Some("every read is verified")
         } else if shape.alone == 0 {
             Some("passthrough needs large files that are no archive's")
         } else if shape.follows {
@@ -276,6 +282,7 @@ mod tests {
         others: false,
         foreign: false,
         limited: false,
+        verified: false,
         follows: false,
     };
 
@@ -362,6 +369,10 @@ mod tests {
 
     #[test]
     fn what_a_quota_takes_away_is_read_by_nobody_else() {
+        let verified = Shape { verified: true, ..MODEL };
+        for wanted in [Wanted::Best, Wanted::Lane(Lane::Kernel), Wanted::Lane(Lane::Passthrough)] {
+            assert_eq!(lane(wanted, ABLE, verified), Lane::Fuse, "{wanted:?}");
+        }
         let limited = Shape { limited: true, ..MODEL };
         for wanted in [Wanted::Best, Wanted::Lane(Lane::Passthrough), Wanted::Lane(Lane::Kernel)] {
             let chosen = choose(wanted, &ABLE, &limited);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dfs_artifact::View;
 use dfs_fuse::agent::api::NodeService;
 use dfs_fuse::agent::{
-    Agent, AgentFacts, Asker, CommandId, Mode, MountRequest, MountTableError, Question,
+    Agent, AgentFacts, Asker, CommandId, Mode, MountRequest, MountTableError, Question, Verify,
 };
 use dfs_fuse::content::MemoryContent;
 use dfs_fuse::core::Owner;
@@ -241,6 +241,7 @@ async fn opened(bench: &Bench, origin: &Origin) -> (OpenArtifact, MountRequest, 
         prefetch: Mode::Off,
         away: None,
         cache_quota: None,
+        verify: Verify::default(),
         follow: None,
     };
     (opened, request, dir)

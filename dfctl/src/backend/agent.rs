@@ -216,6 +216,7 @@ impl Backend for Agent {
             }
             .into(),
             cache_quota: request.cache_quota.map(|quota| quota.0),
+            verify_reads: request.verify_reads,
             follow_ms: request
                 .follow
                 .map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
@@ -541,6 +542,7 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         away: message.away.map(|away| Away { since_unix_ms: away.since_unix_ms, why: away.why }),
         reads: message.reads.map(kept::reads),
         cache_quota: message.cache_quota.map(ByteSize),
+        verify_reads: message.verify_reads,
         follow: message.follow.map(follow),
     })
 }

@@ -95,12 +95,16 @@ pub struct Args {
     /// read first
     #[arg(long, value_name = "SIZE", env = "DFS_CACHE_QUOTA", hide_env_values = true)]
     cache_quota: Option<Capacity>,
+    /// Hash what is in the cache again whenever the agent is asked for it: what has rotted on the disk is fetched anew and
+    /// not shown. What the page cache has is not asked for. The lane is fuse then
+    #[arg(long, env = "DFS_VERIFY_READS", hide_env_values = true)]
+    verify_reads: bool,
     /// Switch to what the target names by then, looked up so often: every minute where nothing is said, every second at most
     #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = fstab::FOLLOW,
           value_parser = fstab::follow_every, env = "DFS_FOLLOW", hide_env_values = true)]
     follow: Option<Duration>,
     /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, privileged (or
-    /// suid,dev), lane=LANE, prefetch=WHAT, cache-quota=SIZE, follow[=EVERY]; those of mount(8) and systemd mean nothing here
+    /// suid,dev), lane=LANE, prefetch=WHAT, cache-quota=SIZE, verify-reads, follow[=EVERY]; those of mount(8) and systemd mean nothing here
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
     /// Pass over options that nobody knows
@@ -155,6 +159,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         effective: options.effective,
         prefetch: options.prefetch.unwrap_or(args.prefetch),
         cache_quota: options.cache_quota.or(args.cache_quota).map(Capacity::size),
+        verify_reads: args.verify_reads || options.verify_reads,
         follow: options.follow.or(args.follow),
     };
     let url = locator.shown();

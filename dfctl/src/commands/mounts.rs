@@ -177,6 +177,7 @@ fn in_full(mount: &MountInfo) -> String {
         "" => String::new(),
         reason => format!(" ({reason})"),
     };
+    let verified = if mount.verify_reads { ", verified at each read" } else { "" };
     let survives = match &mount.survival {
         Survival::Kept { holder, .. } => format!("kept by the holder, pid {holder}"),
         Survival::Independent => "it needs no agent".to_owned(),
@@ -190,7 +191,7 @@ fn in_full(mount: &MountInfo) -> String {
         ("state", mount.state.clone()),
         ("when its agent dies", survives),
         ("content", format!("{}, {}", files(mount.files), ByteSize(mount.content))),
-        ("here", cached(mount)),
+        ("here", format!("{}{verified}", cached(mount))),
         ("prefetched", prefetched(mount)),
         (
             "came from",

@@ -453,6 +453,7 @@ fn mount() -> MountInfo {
             unseen: false,
         }),
         cache_quota: None,
+        verify_reads: false,
         follow: None,
     }
 }

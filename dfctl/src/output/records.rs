@@ -277,6 +277,7 @@ impl Record for MountInfo {
             "away": self.away.as_ref().map(away_json),
             "reads": self.reads.as_ref().map(reads_json),
             "cache_quota_bytes": self.cache_quota.map(|quota| quota.0),
+            "verify_reads": self.verify_reads,
             "follow": self.follow.as_ref().map(follow_json),
             "ledger": ledger_json(&self.ledger),
         })

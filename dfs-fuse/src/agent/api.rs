@@ -34,6 +34,7 @@ use tonic::{Request, Response, Status};
 
 use super::asker::Asker;
 use super::before::ToMount;
+use super::content::Verify;
 use super::mounts::Meant;
 use super::prefetch::Mode;
 use super::status::{CallError, status_of};
@@ -393,6 +394,7 @@ impl node_server::Node for NodeService {
             data_dir: self.agent.facts().data_dir.clone(),
             away: found.away,
             cache_quota,
+            verify: Verify::wanted(request.verify_reads),
         };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
         if let (Err(MountTableError::NoPath(_)), Some(question)) = (&mounted, question) {

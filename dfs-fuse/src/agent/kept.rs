@@ -25,6 +25,7 @@ use futures::stream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::content::Verify;
 use super::follow::Following;
 use super::independent::Records;
 use super::lazy::lend;
@@ -99,7 +100,8 @@ pub(super) fn read_any_record(path: &Path) -> io::Result<Option<KeptMount>> {
 
 /// What is written down of a mount.
 pub(super) fn shown(what: &What) -> ShownMount {
-    let What { opened, view, path, by, prefetch, owner, away: _, cache_quota, following } = what;
+    let What { opened, view, path, by, prefetch, owner, away: _, cache_quota, verify, following } =
+        what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -123,6 +125,7 @@ pub(super) fn shown(what: &What) -> ShownMount {
         follow_ms: following.map_or(0, |following| milliseconds(following.every)),
         switches: following.map_or(0, |following| following.switches),
         switched_unix_ms: following.and_then(|following| following.switched).map_or(0, unix_ms),
+        verify_reads: *verify == Verify::Reads,
     }
 }
 
@@ -156,6 +159,7 @@ pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
         owner: Owner { uid: shown.uid, gid: shown.gid },
         away: None,
         cache_quota: shown.cache_quota.map(ByteSize),
+        verify: Verify::wanted(shown.verify_reads),
         following: following(shown),
     }
 }

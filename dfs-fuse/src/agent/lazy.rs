@@ -16,7 +16,7 @@ use dfs_peer::store::Lent;
 use dfs_proto::node::{KeptMount, ShownMount};
 use tokio::runtime::Handle;
 
-use super::content::SpaceContent;
+use super::content::{SpaceContent, Verify};
 use super::independent::{self, Noted};
 use super::kept;
 use super::mounts::{
@@ -80,7 +80,7 @@ impl MountTable {
         record: KeptMount,
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
-        let content = Arc::new(SpaceContent::of(&opened, None)?);
+        let content = Arc::new(SpaceContent::of(&opened, None, Verify::Arrivals)?);
         let at = record.at.clone().unwrap_or_default();
         let dir = PathBuf::from(OsStr::from_bytes(&at.dir));
         self.writes_as_read()

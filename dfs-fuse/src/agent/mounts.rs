@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{ByteSize, TaskId};
+use dfs_model::TaskId;
 use dfs_peer::engine::{Engine, ReadError};
 use dfs_peer::host::Host;
-use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{Lent, Medium, StoreError};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -239,12 +238,8 @@ impl MountTable {
     }
 
     /// What a mount holds in use of what it shows.
-    fn content(
-        &self,
-        opened: &OpenArtifact,
-        quota: Option<ByteSize>,
-    ) -> Result<Arc<SpaceContent>, MountTableError> {
-        content_of(&self.quotas, opened, quota)
+    fn content(&self, what: &What) -> Result<Arc<SpaceContent>, MountTableError> {
+        content_of(&self.quotas, &what.opened, what)
     }
 
     /// Who keeps them.

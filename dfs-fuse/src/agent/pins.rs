@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::records::{FORMAT, Records};
 use self::room::Needs;
-use super::content::SpaceContent;
+use super::content::{SpaceContent, Verify};
 use super::kept;
 use super::mounts::{Meant, MountTableError, What};
 use super::prefetch::Mode;
@@ -243,7 +243,8 @@ impl Pins {
             return Err(CallError::TooManyPins(MOST));
         }
         // Nothing of it goes before it is pinned.
-        let _in_use = SpaceContent::of(opened, None).map_err(MountTableError::from)?;
+        let _in_use =
+            SpaceContent::of(opened, None, Verify::Arrivals).map_err(MountTableError::from)?;
         let needs = Needs::of(opened, path)?;
         self.check_room(engine, agent.facts().data_dir.as_path(), &needs)?;
         let key = opened.index.as_ref().ok_or(MountTableError::NoTree)?.task.info().key.clone();
@@ -278,6 +279,7 @@ impl Pins {
             owner: Owner::default(),
             away: None,
             cache_quota: None,
+            verify: Verify::default(),
             following: None,
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -186,6 +186,7 @@ mod tests {
             follow_ms: 60_000,
             switches: 2,
             switched_unix_ms: 1_700_000_000_000,
+            verify_reads: false,
         };
         let at = MountedAt { dir: b"/mnt/d".to_vec().into(), device: "0:77".to_owned(), name: url };
         KeptMount {

@@ -14,6 +14,7 @@ use crate::support::lanes::is_read_without;
 use crate::support::own::{Of, Own, running};
 use crate::support::trees;
 use crate::support::{Agent, Expected, Place, all, dfctl_at};
+use crate::survival::Holder;
 
 const MIB: u64 = 1 << 20;
 
@@ -570,6 +571,37 @@ fn damage_that_is_found_in_a_file_that_is_passed_is_mended_before_it_is_opened_a
     wait::until("it is right again", || fs::read(&path).is_ok_and(|read| read == bytes)).unwrap();
     assert!(is_read_without(pid, &File::open(&path).unwrap(), &bytes));
     assert_eq!(xattr::get(&path, "user.dfs.error").unwrap(), None);
+}
+
+#[test]
+fn where_each_read_is_verified_nobody_sees_what_has_rotted() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = place.dir("mount");
+    let there = dir.to_str().unwrap();
+    agent.guard(&dir);
+    agent.dfctl(&["mount", "--verify-reads", &origin.url("/d/"), there]).done();
+    assert_eq!(lane(agent.socket(), &dir), ("fuse".into(), "every read is verified".into()));
+    let path = dir.join("large");
+    assert!(fs::read(&path).unwrap() == bytes);
+    let said = agent.dfctl(&["mounts", there]).done();
+    assert!(said.text().contains("verified at each read"), "{}", said.text());
+    // The next agent goes on with that.
+    for at in [5_000_000, 1_000_000] {
+        let file = File::options().write(true).open(content_of(agent.data(), LARGE)).unwrap();
+        file.write_all_at(&[!bytes[at as usize]], at).unwrap();
+        fadvise(File::open(&path).unwrap(), 0, None, Advice::DontNeed).unwrap();
+        let sent = || origin.counters().paths["/d/large"].body_bytes;
+        let before = sent();
+        assert!(fs::read(&path).unwrap() == bytes, "{at}");
+        let again = sent() - before;
+        assert!((1..MIB).contains(&again), "{again} bytes were fetched again");
+        agent.kill();
+        agent.start_again();
+    }
 }
 
 /// The one content file of this length.

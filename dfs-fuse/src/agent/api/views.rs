@@ -9,6 +9,7 @@ use dfs_peer::store::TaskSummary;
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
+use crate::agent::content::Verify;
 use crate::agent::follow::FollowView;
 use crate::agent::kept::unix_ms;
 use crate::agent::mounts::{MountView, shown};
@@ -75,6 +76,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 prefetch: Some(prefetch(&view.prefetch)),
                 reads: view.reads.as_ref().map(reads),
                 cache_quota: view.cache_quota.map(|quota| quota.0),
+                verify_reads: view.verify == Verify::Reads,
                 follow: view.follow.as_ref().map(follow),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),

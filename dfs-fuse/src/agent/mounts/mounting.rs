@@ -19,7 +19,7 @@ use super::trees::{Alone, asked_for, is_whole, tree_of, whole_tree};
 use super::{MountTable, MountTableError};
 use crate::agent::asker::Asker;
 use crate::agent::before::Away;
-use crate::agent::content::SpaceContent;
+use crate::agent::content::{SpaceContent, Verify};
 use crate::agent::follow::Following;
 use crate::agent::independent::{self, Noted};
 use crate::agent::kept;
@@ -70,6 +70,8 @@ pub struct MountRequest {
     pub away: Option<Away>,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// When its bytes are held against their digests.
+    pub verify: Verify,
     /// How often its target is looked up, where it is to show what that names by then.
     pub follow: Option<Duration>,
 }
@@ -106,7 +108,7 @@ impl MountTable {
         self: &Arc<Self>,
         request: MountRequest,
     ) -> Result<PathBuf, MountTableError> {
-        let content = self.content(&request.opened, request.cache_quota)?;
+        let content = self.content(&request.what())?;
         let mut options = request.options();
         options.keeping = self.keeping(kept::shown(&request.what()));
         let (opened, path) = (request.opened.clone(), request.path.clone());
@@ -246,9 +248,10 @@ impl MountTable {
         shown: &ShownMount,
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
-        let content = self.content(&opened, None)?;
+        let what = kept::what(opened, shown);
+        let content = self.content(&what)?;
         content.end_on_groups().map_err(ReadError::from)?;
-        let course = Course::without_agent(kept::what(opened, shown), content, noted);
+        let course = Course::without_agent(what, content, noted);
         self.begin(course, |_, content, _| {
             let dir = entry.dir.clone();
             let mounted = mount::adopt(entry, content);
@@ -269,7 +272,7 @@ impl MountTable {
     ) -> Result<PathBuf, MountTableError> {
         let shown = record.shown.clone().unwrap_or_default();
         let what = kept::what(opened, &shown);
-        let content = self.content(&what.opened, what.cache_quota)?;
+        let content = self.content(&what)?;
         let mut options = MountOptions::new(what.name(), Handle::current());
         options.core.owner = what.owner;
         options.core.generation = generation;
@@ -323,7 +326,7 @@ fn left_of(
 ) -> Result<Left, MountTableError> {
     let snapshot = |(generation, opened): &(Generation, OpenArtifact)| {
         let (tree, _) = tree_of(whole_tree(opened)?, &what.path)?;
-        let content = content_of(quotas, opened, what.cache_quota)?;
+        let content = content_of(quotas, opened, what)?;
         Ok::<_, MountTableError>(Snapshot {
             generation: *generation,
             tree,
@@ -348,6 +351,7 @@ impl MountRequest {
             owner: self.owner,
             away: self.away.clone(),
             cache_quota: self.cache_quota,
+            verify: self.verify,
             following: self.follow.map(Following::every),
         }
     }

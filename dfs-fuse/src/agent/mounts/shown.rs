@@ -18,7 +18,7 @@ use super::MountTableError;
 use super::trees::whole_tree;
 use crate::agent::asker::Asker;
 use crate::agent::before::{Away, Before};
-use crate::agent::content::SpaceContent;
+use crate::agent::content::{SpaceContent, Verify};
 use crate::agent::follow::{FollowView, Following};
 use crate::agent::kept;
 use crate::agent::prefetch::{Mode, Prefetch, PrefetchView};
@@ -61,6 +61,8 @@ pub(in crate::agent) struct What {
     pub away: Option<Away>,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// When its bytes are held against their digests.
+    pub verify: Verify,
     /// How it follows its target, where it does.
     pub following: Option<Following>,
 }
@@ -69,8 +71,8 @@ impl What {
     /// The same of another version.
     pub fn of_another_version(&self, opened: OpenArtifact) -> Self {
         let (path, view, by) = (self.path.clone(), self.view, self.by);
-        let Self { prefetch, owner, following, cache_quota, .. } = *self;
-        Self { opened, view, path, by, prefetch, owner, following, cache_quota, away: None }
+        let Self { prefetch, owner, following, cache_quota, verify, .. } = *self;
+        Self { opened, view, path, by, prefetch, owner, following, cache_quota, verify, away: None }
     }
 
     /// As it is named on the command line.
@@ -131,6 +133,8 @@ pub struct MountView {
     pub reads: Option<Seen>,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// When its bytes are held against their digests.
+    pub verify: Verify,
     /// How it keeps up with its target, where it does.
     pub follow: Option<FollowView>,
 }
@@ -306,6 +310,7 @@ impl Shown {
             away: self.what.away.clone(),
             reads: self.reads.as_ref().map(|reads| reads.seen()),
             cache_quota: self.what.cache_quota,
+            verify: self.what.verify,
             follow: None,
         }
     }
@@ -366,7 +371,7 @@ impl Showing {
 
     /// What it holds in use of what it shows next.
     pub fn content(&self, what: &What) -> Result<Arc<SpaceContent>, MountTableError> {
-        content_of(&self.quotas, &what.opened, what.cache_quota)
+        content_of(&self.quotas, &what.opened, what)
     }
 
     /// Something else is shown, for which is fetched from now on; what it was.
@@ -420,7 +425,7 @@ impl Watcher {
 pub(super) fn content_of(
     quotas: &Arc<Quotas>,
     opened: &OpenArtifact,
-    quota: Option<ByteSize>,
+    what: &What,
 ) -> Result<Arc<SpaceContent>, MountTableError> {
     let enter = |limit| {
         for task in &opened.tasks {
@@ -429,8 +434,8 @@ pub(super) fn content_of(
         let tasks = opened.tasks.iter().map(Task::id).collect();
         Ok::<_, MountTableError>(quotas.enter(limit, tasks))
     };
-    let quota = quota.map(enter).transpose()?;
-    Ok(Arc::new(SpaceContent::of(opened, quota)?))
+    let quota = what.cache_quota.map(enter).transpose()?;
+    Ok(Arc::new(SpaceContent::of(opened, quota, what.verify)?))
 }
 
 /// What is mounted, as it is named on the command line.

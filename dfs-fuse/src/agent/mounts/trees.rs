@@ -9,6 +9,7 @@ use dfs_peer::opener::OpenArtifact;
 
 use super::{MountRequest, MountTableError};
 use crate::agent::asker::Asker;
+use crate::agent::content::Verify;
 use crate::core::Owner;
 use crate::lane::Shape;
 use crate::mount::Audience;
@@ -75,6 +76,7 @@ impl Alone {
             private: matches!(request.audience, Audience::Only(_)),
             others: request.owner != Owner::default(),
             limited: request.cache_quota.is_some(),
+            verified: request.verify == Verify::Reads,
             follows: request.follow.is_some(),
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::room::Needs;
 use super::{Pin, State, pin_tasks};
-use crate::agent::content::SpaceContent;
+use crate::agent::content::{SpaceContent, Verify};
 use crate::agent::filling::{self, Ended, Filling, News};
 use crate::agent::mounts::MountTableError;
 use crate::agent::{Agent, CallError};
@@ -189,7 +189,9 @@ impl Pin {
 
     async fn fill(&self, agent: &Agent, opened: &OpenArtifact) -> Result<Attempt, CallError> {
         let needs = self.needs(agent, opened).await?;
-        let content = Arc::new(SpaceContent::of(opened, None).map_err(MountTableError::from)?);
+        let content = Arc::new(
+            SpaceContent::of(opened, None, Verify::Arrivals).map_err(MountTableError::from)?,
+        );
         if let Some(index) = &opened.index {
             let length = index.task.length().unwrap_or(0);
             index.task.ensure(ByteRange::new(0, length), Priority::Background).await?;
