@@ -171,7 +171,7 @@ pub enum MountError {
     #[error("{} is not a directory of yours: mount on one that is", .0.display())]
     NotTheirs(PathBuf),
     /// The mount would hide what this process works with.
-    #[error("{} holds this agent's own data; mount on another directory", .0.display())]
+    #[error("{} holds this agent's own data, or lies within it; mount on another directory", .0.display())]
     HidesOwnData(PathBuf),
     /// The mount point is one of ours already.
     #[error("{dir} already shows {name}; unmount it first: dfctl umount {dir}", dir = .dir.display())]

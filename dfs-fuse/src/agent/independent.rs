@@ -213,10 +213,14 @@ fn places_of(guarded: &[LeftGuard]) -> Vec<MountedAt> {
     guarded.iter().filter_map(|left| left.guard.record.read().ok()?.at).collect()
 }
 
-/// Whether what was written down has the number and the name of one of these: no two that are there have the same.
+/// Whether what was written down has the number and the name of one of these: no two that are there have the same. Of one
+/// that never got so far the place says it: whoever is there now was mounted since.
 fn is_one_of(at: &MountedAt, others: &[MountedAt]) -> bool {
-    let is_it = |other: &MountedAt| (&other.device, &other.name) == (&at.device, &at.name);
-    !at.device.is_empty() && others.iter().any(is_it)
+    let is_it = |other: &MountedAt| match at.device.is_empty() {
+        true => !other.device.is_empty() && other.dir == at.dir,
+        false => other.device == at.device,
+    };
+    others.iter().any(|other| other.name == at.name && is_it(other))
 }
 
 /// By what a line of the mount table is taken for that of a record.
@@ -368,7 +372,10 @@ mod tests {
         assert!(is_one_of(&elsewhere, &guarded));
         assert!(!is_one_of(&at("0:58", "index"), &guarded));
         assert!(!is_one_of(&at("0:57", "other"), &guarded));
-        // Of one that was never found nobody knows which it is.
+        // Of one that was never found nobody knows which it is, but where another one is by now.
         assert!(!is_one_of(&at("", "other"), &guarded));
+        assert!(is_one_of(&at("", "index"), &guarded));
+        let elsewhere = MountedAt { dir: b"/other".as_slice().into(), ..at("", "index") };
+        assert!(!is_one_of(&elsewhere, &guarded));
     }
 }

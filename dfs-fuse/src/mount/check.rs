@@ -1,5 +1,6 @@
 //! What must be so before mounting; each failure says what to do.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -7,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -16,24 +18,57 @@ use super::table::{MountEntry, Table};
 /// Where the kernel offers FUSE.
 const DEVICE: &str = "/dev/fuse";
 
-/// A directory that may be mounted on. It stays this one, whatever its name leads to by the time of the mount.
+/// A directory that may be mounted on. It stays this one, whatever its name leads to by the time of the mount, and as long as
+/// this is there nobody else of this process mounts on it.
 #[derive(Debug)]
 pub(super) struct MountPoint {
     /// Its absolute name.
     pub dir: PathBuf,
     handle: OwnedFd,
+    _turn: Turn,
+}
+
+/// Where this process is about to mount: two that find nothing mounted there would mount one over the other.
+static UNDER_WAY: (Mutex<BTreeSet<PathBuf>>, Condvar) =
+    (Mutex::new(BTreeSet::new()), Condvar::new());
+
+/// Of those who want to mount on a directory the one who does.
+#[derive(Debug)]
+struct Turn(PathBuf);
+
+impl Turn {
+    /// Waits for the one before.
+    fn at(dir: &Path) -> Self {
+        let (under_way, ended) = &UNDER_WAY;
+        let mut under_way = under_way.lock();
+        ended.wait_while(&mut under_way, |under_way| under_way.contains(dir));
+        under_way.insert(dir.to_owned());
+        Self(dir.to_owned())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        UNDER_WAY.0.lock().remove(&self.0);
+        UNDER_WAY.1.notify_all();
+    }
 }
 
 impl MountPoint {
-    /// Whether what lies at `path` could not be reached any more.
+    /// Whether what lies at `path` could not be reached any more, or not be made: it lies below, or this one lies below it.
     pub fn would_hide(&self, path: &Path) -> bool {
-        path.canonicalize().is_ok_and(|real| real.starts_with(&self.dir))
+        path.canonicalize()
+            .is_ok_and(|real| real.starts_with(&self.dir) || self.dir.starts_with(&real))
     }
 
     /// A name that leads to the directory itself, for as long as this is.
     pub fn target(&self) -> PathBuf {
-        Path::new("/proc/self/fd").join(self.handle.as_raw_fd().to_string())
+        name_of(&self.handle)
     }
+}
+
+fn name_of(handle: &OwnedFd) -> PathBuf {
+    Path::new("/proc/self/fd").join(handle.as_raw_fd().to_string())
 }
 
 /// The mount point, if something may be mounted there; `owner` is whose it must be. Where another `way` leads to it, its
@@ -59,8 +94,8 @@ pub(super) fn mount_point(
     if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
         return Err(MountError::NotADirectory(real));
     }
-    let mut point = MountPoint { dir: real, handle };
-    point.dir = point.target().read_link().map_err(|error| unusable(&point.dir, error))?;
+    let named = name_of(&handle).read_link().map_err(|error| unusable(&real, error))?;
+    let point = MountPoint { _turn: Turn::at(&named), dir: named, handle };
     let there = Table::open().and_then(|mut table| table.mounted_at(&point.dir));
     let there = there.map_err(|error| unusable(&point.dir, error))?;
     if let Some(mount) = there.filter(MountEntry::shows_ours) {
@@ -191,7 +226,22 @@ mod tests {
         for (dir, hides) in [(folder.path(), true), (&data, true), (&beside, false)] {
             assert_eq!(mount_point(dir, None, None).unwrap().would_hide(&data), hides, "{dir:?}");
         }
-        assert!(!mount_point(&data.join("store"), None, None).unwrap().would_hide(&data));
+        assert!(mount_point(&data.join("store"), None, None).unwrap().would_hide(&data));
+    }
+
+    #[test]
+    fn whoever_wants_to_mount_where_somebody_is_about_to_waits_for_him() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let first = mount_point(folder.path(), None, None).unwrap();
+        let dir = folder.path().to_owned();
+        let second = std::thread::spawn(move || mount_point(&dir, None, None).unwrap().dir);
+        // Elsewhere nobody is in the way.
+        drop(mount_point(other.path(), None, None).unwrap());
+        assert!(!second.is_finished());
+        let dir = first.dir.clone();
+        drop(first);
+        assert_eq!(second.join().unwrap(), dir);
     }
 
     #[test]

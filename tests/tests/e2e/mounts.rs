@@ -343,13 +343,36 @@ fn an_agent_that_was_killed_mounts_again_over_what_it_left() {
     until("the dead mount is one", || fs::metadata(&dir).is_err());
     agent.start_again();
     let refused = agent.dfctl(&["mount", &file_url(&source), &text]).fails(2, "DFS-5102");
-    let own = agent.data().to_str().unwrap();
-    let hides = agent.dfctl(&["mount", &file_url(&source), own]).fails(2, "DFS-5102");
-    assert!(hides.stderr.contains("this agent's own data"), "{}", hides.stderr);
+    for own in [agent.data().to_owned(), agent.data().join("tasks")] {
+        let words = ["mount", &file_url(&source), own.to_str().unwrap()];
+        let hides = agent.dfctl(&words).fails(2, "DFS-5102");
+        assert!(hides.stderr.contains("this agent's own data"), "{}", hides.stderr);
+    }
     assert!(refused.stderr.contains("umount"), "it says how to go on: {}", refused.stderr);
     agent.dfctl(&["umount", "--lazy", &text]).done();
     agent.dfctl(&["mount", &file_url(&source), &text]).done();
     trees::assert_same(&dir, &source);
+}
+
+#[test]
+fn of_two_who_mount_on_one_directory_at_once_one_does() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(5, 3_000));
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    agent.guard(&dir);
+    let there = dir.to_str().unwrap();
+    let words = ["mount", &file_url(&source), there];
+    for round in 0..20 {
+        let said = std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| dfctl_at(agent.socket(), &words).code));
+            both.map(|one| one.join().unwrap())
+        });
+        assert!(said == [0, 2] || said == [2, 0], "{round}: {said:?}");
+        agent.dfctl(&["umount", there]).done();
+        assert!(!is_mounted(&dir), "{round}");
+    }
 }
 
 #[test]
