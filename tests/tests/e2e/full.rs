@@ -301,8 +301,10 @@ fn a_small_disk_full_of_what_is_mounted_has_room_to_look_into_and_get_something_
     let output = place.path("out");
     agent.dfctl(&["get", &origin.url("/other/f"), "-o", output.to_str().unwrap()]).done();
     assert!(fs::read(&output).unwrap() == bytes);
-    let told: u64 = listed(&agent).iter().map(|task| task["disk_bytes"].as_u64().unwrap()).sum();
-    assert!(told <= 100 << 20, "{told} bytes on a disk of 100 MiB");
+    let told =
+        || -> u64 { listed(&agent).iter().map(|task| task["disk_bytes"].as_u64().unwrap()).sum() };
+    // It is counted while it still comes and goes.
+    until("it is said to take no more than a disk of 100 MiB", || told() <= 100 << 20);
 }
 
 /// Bytes that a file system has free.
