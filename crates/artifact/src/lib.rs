@@ -2,11 +2,13 @@
 //!
 //! [`tree::TreeBuilder`] collects entries whose bytes lie in *spaces*; [`erofs`] writes and reads the
 //! metadata image; [`index`] adds what dfs needs to go back to source. [`spaces`] lays a listing out,
-//! [`tar`] and [`zip`] scan archives, [`unpack`] opens compressed ones. [`resolve()`] puts them together: URL → recipes and index; [`origin`] turns a
+//! [`tar`] and [`zip`] scan archives, [`unpack`] opens compressed ones; [`image`] reads what container images are
+//! made of and merges their layers. [`resolve()`] puts them together: URL → recipes and index; [`origin`] turns a
 //! recipe back into bytes. Everything read from outside is hostile until checked. Nothing is kept on disk.
 
 mod encoding;
 pub mod erofs;
+pub mod image;
 pub mod index;
 pub mod members;
 pub mod origin;

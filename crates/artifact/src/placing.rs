@@ -6,14 +6,14 @@ mod scattered;
 
 pub(crate) use scattered::Scattered;
 
-use crate::tree::{Content, LeftOut, Meta, Mtime, SparseFile, TreeBuilder};
+use crate::tree::{Content, LeftOut, Meta, Mtime, PendingLink, SparseFile, TreeBuilder};
 
 /// Most entries, parents that are only implied included.
-const MAX_ENTRIES: usize = 8_000_000;
+pub(crate) const MAX_ENTRIES: usize = 8_000_000;
 /// Most bytes of names, link targets and attributes together.
-const MAX_TEXT: u64 = 1 << 30;
+pub(crate) const MAX_TEXT: u64 = 1 << 30;
 /// Most indexes of the chunks of files with holes together.
-const MAX_SPARSE_CHUNKS: u64 = 16 << 20;
+pub(crate) const MAX_SPARSE_CHUNKS: u64 = 16 << 20;
 
 /// More than an index can hold of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(crate) struct Placing {
     pub scattered: Scattered,
     pub left_out: LeftOut,
     pub newest: Mtime,
-    /// Hard links to what was not there yet: name, target.
-    waiting: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Hard links to what was not there yet.
+    waiting: Vec<PendingLink>,
     /// Entries seen, whatever became of them.
     entries: usize,
     text: u64,
@@ -79,7 +79,7 @@ impl Placing {
         if self.tree.contains(&target) {
             self.link_now(&path, &target);
         } else {
-            self.waiting.push((path, target));
+            self.waiting.push(PendingLink { path, target });
         }
         Ok(())
     }
@@ -98,17 +98,26 @@ impl Placing {
 
     /// Settles what had to wait: names that nothing else took and whose targets came.
     pub fn finish(&mut self) {
-        for (path, target) in std::mem::take(&mut self.waiting) {
-            if self.tree.contains(&path) {
+        for link in self.finish_layer() {
+            self.skip(&link.path, "it is a hard link to what is not in the archive".to_owned());
+        }
+    }
+
+    /// Does the same for a layer: what has no target in it may have one in a lower layer.
+    pub fn finish_layer(&mut self) -> Vec<PendingLink> {
+        let mut pending = Vec::new();
+        for link in std::mem::take(&mut self.waiting) {
+            if self.tree.contains(&link.path) {
                 continue;
             }
-            if path != target && self.tree.contains(&target) {
-                self.link_now(&path, &target);
+            if link.path != link.target && self.tree.contains(&link.target) {
+                self.link_now(&link.path, &link.target);
             } else {
-                self.skip(&path, "it is a hard link to what is not in the archive".to_owned());
+                pending.push(link);
             }
         }
         self.tree.date_implicit_directories();
+        pending
     }
 
     /// Where a path of the archive leads.

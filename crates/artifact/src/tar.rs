@@ -14,7 +14,9 @@ use dfs_model::ByteRange;
 
 use crate::parts::Part;
 use crate::placing::{Placing, TooMuch};
-use crate::tree::{Content, DeviceNumber, FileData, LeftOut, Location, Meta, Mtime, TreeBuilder};
+use crate::tree::{
+    Content, DeviceNumber, FileData, LeftOut, Location, Meta, Mtime, PendingLink, TreeBuilder,
+};
 use extended::Overrides;
 use header::Header;
 
@@ -179,13 +181,28 @@ impl TarScan {
 
     /// What was found, once nothing is wanted any more.
     pub fn finish(mut self) -> Result<ScannedTar, TarError> {
-        if !matches!(self.state, State::Done) {
-            return Err(TarError::Truncated { at: self.entry_at });
-        }
+        self.check_done()?;
         self.placing.finish();
+        Ok(self.scanned())
+    }
+
+    /// What was found in a layer of an image. Hard links to what it does not have are for [`crate::image::merge`] to resolve:
+    /// they are in neither its tree nor what is left out.
+    pub fn finish_layer(mut self) -> Result<(ScannedTar, Vec<PendingLink>), TarError> {
+        self.check_done()?;
+        let links = self.placing.finish_layer();
+        Ok((self.scanned(), links))
+    }
+
+    fn check_done(&self) -> Result<(), TarError> {
+        let done = matches!(self.state, State::Done);
+        done.then_some(()).ok_or(TarError::Truncated { at: self.entry_at })
+    }
+
+    fn scanned(self) -> ScannedTar {
         let Placing { tree, newest, scattered, left_out, .. } = self.placing;
         let parts_length = scattered.length();
-        Ok(ScannedTar { tree, newest, parts: scattered.parts, parts_length, left_out })
+        ScannedTar { tree, newest, parts: scattered.parts, parts_length, left_out }
     }
 
     fn header(&mut self, bytes: &[u8]) -> Result<(), TarError> {

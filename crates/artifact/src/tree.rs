@@ -3,6 +3,7 @@
 //!
 //! Invariant: every name is one that a kernel accepts (1 to 255 bytes, no `/`, no NUL, not `.` or `..`).
 
+mod by_node;
 mod follow;
 mod sparse;
 
@@ -118,6 +119,15 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// A hard link to what another tree has: in a layer of an image, to a file of a lower one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingLink {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// What it points at there.
+    pub target: Vec<u8>,
+}
+
 /// What is at the origin and not in the tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
@@ -205,7 +215,7 @@ pub(crate) struct Node {
     pub content: Content,
     children: Option<Box<Children>>,
     /// Made because something below it was added, not for its own sake.
-    implicit: bool,
+    pub implicit: bool,
 }
 
 /// Collects entries; an [`crate::erofs::write_image`] makes the image of it.
@@ -297,7 +307,7 @@ impl TreeBuilder {
         self.nodes.len() - 1
     }
 
-    fn find(&self, path: &[u8]) -> Option<NodeId> {
+    pub(crate) fn find(&self, path: &[u8]) -> Option<NodeId> {
         if path.is_empty() {
             return Some(Self::ROOT);
         }

@@ -2,14 +2,29 @@
 //!
 //! An [`Unpacker`] is a pure state machine of bounded memory: a window, and what one step gives. A stream
 //! that unfolds to more than the limits allow is refused as a bomb as soon as it does.
+//!
+//! Once it was unpacked from front to back, any part of it is had without what lies before: [`Checkpoints`]
+//! are made on the way where they are asked for, or read from tables that some streams have at their end
+//! ([`seek_table`], [`contents`]); a [`Resumed`] unpacker begins at one of them. What a table says of a stream
+//! is hostile until the bytes that come of it are verified: it can lead to wrong ones, to nothing worse.
 
+mod blocks;
+pub mod checkpoints;
+pub mod contents;
 mod gzip;
+mod marker;
+mod resumed;
+pub mod seek_table;
 mod zstandard;
 
 use dfs_model::{ByteSize, Transform};
 
 use gzip::Gunzip;
+use marker::Marker;
 use zstandard::Unzstd;
+
+pub use checkpoints::{CheckpointError, Checkpoints, Plan};
+pub use resumed::Resumed;
 
 /// Most bytes that one step gives.
 pub const STEP: usize = 256 * 1024;
@@ -53,6 +68,12 @@ pub enum UnpackError {
     },
 }
 
+impl UnpackError {
+    fn senseless() -> Self {
+        Self::Corrupt("its deflated bytes make no sense".to_owned())
+    }
+}
+
 /// What kind of compressed stream begins so, if any.
 pub fn transform_of(first: &[u8]) -> Option<Transform> {
     match first {
@@ -83,9 +104,27 @@ impl Unpacker {
         let format = match transform {
             Transform::Identity => return None,
             Transform::Gunzip => Format::Gzip(Box::default()),
-            Transform::Unzstd => Format::Zstd(Box::new(Unzstd::new().ok()?)),
+            Transform::Unzstd => Format::Zstd(Box::new(Unzstd::new(None).ok()?)),
         };
-        Some(Self { format, limits, input: 0, output: 0 })
+        Some(Self::of(format, limits))
+    }
+
+    /// Begins as [`Self::new`] does, and makes checkpoints on the way: up to 32 MiB of them. Of gzip that takes longer.
+    pub fn with_checkpoints(transform: Transform, limits: Limits) -> Option<Self> {
+        Self::marked(transform, limits, Marker::default())
+    }
+
+    fn marked(transform: Transform, limits: Limits, marker: Marker) -> Option<Self> {
+        let format = match transform {
+            Transform::Identity => return None,
+            Transform::Gunzip => Format::Gzip(Box::new(Gunzip::marked(marker))),
+            Transform::Unzstd => Format::Zstd(Box::new(Unzstd::new(Some(marker)).ok()?)),
+        };
+        Some(Self::of(format, limits))
+    }
+
+    fn of(format: Format, limits: Limits) -> Self {
+        Self { format, limits, input: 0, output: 0 }
     }
 
     /// Takes from `input` and appends to `out`, at most [`STEP`] bytes. Whether there is more to be had
@@ -114,6 +153,16 @@ impl Unpacker {
             Format::Zstd(zstd) => zstd.is_complete(),
         };
         if complete { Ok(()) } else { Err(UnpackError::Truncated) }
+    }
+
+    /// The checkpoints of a stream that has ended, once; `None` where it has not, or none were asked for.
+    pub fn take_checkpoints(&mut self) -> Option<Checkpoints> {
+        self.finish().ok()?;
+        let (marker, transform) = match &mut self.format {
+            Format::Gzip(gzip) => (gzip.take_marker(), Transform::Gunzip),
+            Format::Zstd(zstd) => (zstd.take_marker(), Transform::Unzstd),
+        };
+        Some(marker?.finish(transform))
     }
 }
 

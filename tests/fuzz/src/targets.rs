@@ -3,6 +3,7 @@
 mod archives;
 mod indexes;
 mod listings;
+mod seeking;
 mod tables;
 
 use crate::Target;
@@ -22,4 +23,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "proof", run: tables::proof, seeds: tables::proof_seeds },
     Target { name: "members", run: tables::members, seeds: tables::member_seeds },
     Target { name: "parts", run: tables::parts, seeds: tables::part_seeds },
+    Target { name: "checkpoints", run: seeking::checkpoints, seeds: seeking::tables },
+    Target { name: "layer", run: seeking::layer, seeds: seeking::layers },
 ];

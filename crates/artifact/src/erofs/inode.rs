@@ -135,7 +135,13 @@ pub(super) struct Inode {
     pub inode_bytes: usize,
     /// Bytes of extended attributes behind it.
     pub xattr_bytes: usize,
+    /// Of a directory: that nobody described it, it is only on the way to something. Stands in bytes that the
+    /// format reserves.
+    pub implied: bool,
 }
+
+/// Where an extended inode says that it is an implied directory.
+const IMPLIED_AT: usize = 48;
 
 /// Chunks of a file above this many blocks are longer than one block by this shift.
 pub(super) fn chunk_shift(length: u64, block_log2: u8) -> u32 {
@@ -165,6 +171,7 @@ impl Inode {
         out.u32(union).u32(number).u32(attr.uid).u32(attr.gid);
         out.put(&attr.mtime.secs.to_le_bytes()).u32(attr.mtime.nanos).u32(attr.nlink);
         out.resize(INODE_BYTES, 0);
+        out[IMPLIED_AT] = u8::from(self.implied);
         out
     }
 
@@ -203,7 +210,8 @@ impl Inode {
         let mode = mode & 0o7777;
         let xattr_bytes = xattr::body_of_count(u16_of(2)?);
         let attr = Attr { nid, kind, mode, uid, gid, mtime, nlink, size, device };
-        Ok(Self { attr, layout, inode_bytes, xattr_bytes })
+        let implied = kind == Kind::Directory && raw.get(IMPLIED_AT) == Some(&1);
+        Ok(Self { attr, layout, inode_bytes, xattr_bytes, implied })
     }
 
     /// Bytes from the inode's start to what stands behind its attributes.
@@ -246,7 +254,8 @@ mod tests {
             device: None,
         };
         let layout = Layout::Chunks { log2: 9 + chunk_shift(attr.size, 9) };
-        let inode = Inode { attr, layout, inode_bytes: INODE_BYTES, xattr_bytes: 16 };
+        let inode =
+            Inode { attr, layout, inode_bytes: INODE_BYTES, xattr_bytes: 16, implied: false };
         let raw = inode.encode(3, 9);
         let back = Inode::decode(99, &raw, 9, Mtime::default()).unwrap();
         assert_eq!((back.attr, back.layout, back.xattr_bytes), (attr, layout, 16));

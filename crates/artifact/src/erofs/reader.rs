@@ -152,6 +152,11 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
         self.inode(nid).map(|inode| inode.attr)
     }
 
+    /// Whether a node is a directory that nobody described: it is there because something below it is.
+    pub fn is_implied(&self, nid: u64) -> Result<bool, FormatError> {
+        self.inode(nid).map(|inode| inode.implied)
+    }
+
     fn inode_at(&self, nid: u64) -> Option<usize> {
         let at = nid.checked_mul(SLOT_BYTES)?.checked_add(self.head.meta)?;
         usize::try_from(at).ok().filter(|&at| at < self.head.length)

@@ -22,8 +22,10 @@ pub struct Visit {
 /// reached twice ends the walk with an error, as do more entries than the image has room for.
 pub struct Walk<'a, D> {
     image: &'a Image<D>,
-    /// Open directories, each with its path, its parent and the next cookie.
-    stack: Vec<(u64, u64, Vec<u8>, u64)>,
+    /// Path of the innermost open directory.
+    path: Vec<u8>,
+    /// Open directories, each with its parent, the length of the path to it and the next cookie.
+    stack: Vec<(u64, u64, usize, u64)>,
     seen: HashSet<u64>,
     budget: u64,
 }
@@ -34,7 +36,8 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
         let root = self.root();
         Walk {
             image: self,
-            stack: vec![(root, root, Vec::new(), 0)],
+            path: Vec::new(),
+            stack: vec![(root, root, 0, 0)],
             seen: HashSet::from([root]),
             // An entry of an honest image takes 12 bytes and a name of its own.
             budget: self.length() / 13 + 1,
@@ -44,8 +47,9 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
 
 impl<D: AsRef<[u8]> + Send + Sync + 'static> Walk<'_, D> {
     fn step(&mut self) -> Result<Option<Visit>, FormatError> {
-        while let Some((dir, parent, path, cookie)) = self.stack.last_mut() {
+        while let Some((dir, parent, length, cookie)) = self.stack.last_mut() {
             let (dir, parent) = (*dir, *parent);
+            self.path.truncate(*length);
             let Some(entry) = self.image.read_dir(dir, *cookie, 1)?.pop() else {
                 self.stack.pop();
                 continue;
@@ -64,8 +68,8 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Walk<'_, D> {
                 }
                 continue;
             }
-            let mut full = Vec::with_capacity(path.len() + 1 + entry.name.len());
-            full.extend_from_slice(path);
+            let mut full = Vec::with_capacity(self.path.len() + 1 + entry.name.len());
+            full.extend_from_slice(&self.path);
             if !full.is_empty() {
                 full.push(b'/');
             }
@@ -77,7 +81,8 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Walk<'_, D> {
                 if !self.seen.insert(entry.nid) {
                     return Err(corrupt("a directory is reached twice"));
                 }
-                self.stack.push((entry.nid, dir, full.clone(), 0));
+                self.stack.push((entry.nid, dir, full.len(), 0));
+                self.path.clone_from(&full);
             }
             return Ok(Some(Visit { path: full, nid: entry.nid, kind: entry.kind }));
         }

@@ -429,7 +429,8 @@ impl<'a> Plan<'a> {
             device,
         };
         let xattr_bytes = xattr::body_bytes(node.xattrs());
-        Inode { attr, layout: placed.layout, inode_bytes: INODE_BYTES, xattr_bytes }
+        let (layout, implied) = (placed.layout, node.implicit);
+        Inode { attr, layout, inode_bytes: INODE_BYTES, xattr_bytes, implied }
     }
 
     fn encode_directory(&self, number: usize) -> Vec<u8> {

@@ -210,6 +210,51 @@ fn hard_links_share_also_with_what_comes_later() {
     assert_eq!(left_out(&tar), ["to-d", "out", "gone", "circle"]);
 }
 
+#[test]
+fn a_layer_keeps_links_to_what_it_does_not_have() {
+    let link = |name: &str, target: &str| entry(name, b'1', b"", target);
+    let tar = ended(&[
+        file("a", b"1"),
+        link("b", "a"),
+        link("early", "later"),
+        link("./low", "/usr/bin/x"),
+        link("same", "same"),
+        link("taken", "gone"),
+        file("taken", b"own"),
+        link("out", "../a"),
+        file("later", b"2"),
+    ]);
+    let mut scan = TarScan::new(tar.len() as u64);
+    while let Some(wanted) = scan.wanted() {
+        scan.feed(&tar[wanted.start as usize..wanted.end as usize]).unwrap();
+    }
+    let (scanned, links) = scan.finish_layer().unwrap();
+    let pending =
+        |path: &str, target: &str| PendingLink { path: path.into(), target: target.into() };
+    assert_eq!(links, [pending("low", "usr/bin/x"), pending("same", "same")]);
+    assert!(scanned.tree.contains(b"early") && !scanned.tree.contains(b"low"));
+    assert_eq!(
+        scanned.left_out.named.iter().map(|left| &left.path[..]).collect::<Vec<_>>(),
+        [b"out"]
+    );
+    assert!(matches!(TarScan::new(512).finish_layer(), Err(TarError::Truncated { .. })));
+}
+
+#[test]
+fn directories_that_are_only_implied_are_told_from_others() {
+    let tar = ended(&[file("implied/x", b""), entry("said", b'5', b"", ""), file("said/x", b"")]);
+    let scanned = scan(&tar).unwrap();
+    let spaces = vec![Space { length: tar.len() as u64, tag: [0; 64] }];
+    let options = ImageOptions { block_size: BlockSize::B512, build_time: scanned.newest, spaces };
+    let image = Image::open(write_image(&scanned.tree, &options).unwrap().bytes).unwrap();
+    let implied = |name: &[u8]| {
+        let nid = image.lookup(image.root(), name).unwrap().unwrap();
+        image.is_implied(nid).unwrap()
+    };
+    assert_eq!((implied(b"implied"), implied(b"said")), (true, false));
+    assert!(image.is_implied(image.root()).unwrap());
+}
+
 /// A PAX header of these records.
 fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
     let record = |(key, value): &(&str, &str)| {

@@ -3,6 +3,8 @@
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::UnpackError;
+use super::blocks::{Bits, Blocks, Reached, Stop};
+use super::marker::Marker;
 
 const EXTRA: u8 = 4;
 const NAME: u8 = 8;
@@ -33,10 +35,54 @@ enum State {
 pub(super) struct Gunzip {
     state: State,
     flags: u8,
-    inflate: Decompress,
-    crc: Crc,
+    inflate: Inflate,
+    /// Of the bytes of this member; `None` where its beginning was not seen.
+    crc: Option<Crc>,
     trailer: [u8; 8],
     first: bool,
+    /// Bytes of the stream that were taken.
+    packed: u64,
+    /// Bytes that were given.
+    given: u64,
+    marker: Option<Marker>,
+}
+
+/// What unpacks the members' bodies.
+enum Inflate {
+    /// The fast one.
+    Plain(Decompress),
+    /// The one that knows of blocks.
+    Blocks(Blocks),
+}
+
+impl Inflate {
+    /// As [`Blocks::run`]; a plain one never stops at boundaries.
+    fn run(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        end: usize,
+        stop: Stop,
+    ) -> Result<Reached, UnpackError> {
+        let inflate = match self {
+            Self::Blocks(blocks) => return blocks.run(input, out, end, stop),
+            Self::Plain(inflate) => inflate,
+        };
+        let (taken, before, had) = (inflate.total_in(), inflate.total_out(), out.len());
+        out.resize(end, 0);
+        let inflated = inflate.decompress(input, &mut out[had..], FlushDecompress::None);
+        out.truncate(had + (inflate.total_out() - before) as usize);
+        let status = inflated.map_err(|_| UnpackError::senseless())?;
+        *input = &input[(inflate.total_in() - taken) as usize..];
+        Ok(if status == Status::StreamEnd { Reached::End } else { Reached::Edge })
+    }
+
+    fn reset(&mut self) {
+        match self {
+            Self::Plain(inflate) => inflate.reset(false),
+            Self::Blocks(blocks) => blocks.reset(),
+        }
+    }
 }
 
 impl Default for Gunzip {
@@ -44,15 +90,35 @@ impl Default for Gunzip {
         Self {
             state: State::Header(0),
             flags: 0,
-            inflate: Decompress::new(false),
-            crc: Crc::new(),
+            inflate: Inflate::Plain(Decompress::new(false)),
+            crc: Some(Crc::new()),
             trailer: [0; 8],
             first: true,
+            packed: 0,
+            given: 0,
+            marker: None,
         }
     }
 }
 
 impl Gunzip {
+    /// Begins a stream of which checkpoints are made.
+    pub fn marked(marker: Marker) -> Self {
+        let inflate = Inflate::Blocks(Blocks::default());
+        Self { inflate, marker: Some(marker), ..Self::default() }
+    }
+
+    /// Begins between two blocks. The sum of what is left of their member is not known.
+    pub fn resumed(bits: Bits, window: &[u8]) -> Self {
+        let inflate = Inflate::Blocks(Blocks::resumed(bits, window));
+        Self { state: State::Body, inflate, crc: None, ..Self::default() }
+    }
+
+    /// What was marked.
+    pub fn take_marker(&mut self) -> Option<Marker> {
+        self.marker.take()
+    }
+
     pub fn is_complete(&self) -> bool {
         matches!(self.state, State::Between | State::Rest)
     }
@@ -74,6 +140,7 @@ impl Gunzip {
             }
             let Some((&byte, rest)) = input.split_first() else { return Ok(false) };
             self.byte(byte)?;
+            self.packed += 1;
             *input = rest;
         }
         Ok(true)
@@ -86,21 +153,34 @@ impl Gunzip {
         out: &mut Vec<u8>,
         end: usize,
     ) -> Result<bool, UnpackError> {
-        let (taken, had) = (self.inflate.total_in(), out.len());
-        out.resize(end, 0);
-        let before = self.inflate.total_out();
-        let inflated = self.inflate.decompress(input, &mut out[had..], FlushDecompress::None);
-        let given = (self.inflate.total_out() - before) as usize;
-        out.truncate(had + given);
-        let corrupt = |_| UnpackError::Corrupt("its deflated bytes make no sense".to_owned());
-        let status = inflated.map_err(corrupt)?;
-        *input = &input[(self.inflate.total_in() - taken) as usize..];
-        self.crc.update(&out[had..]);
-        if status == Status::StreamEnd {
-            self.state = State::Trailer(0);
-            return Ok(true);
+        let (before, had) = (input.len(), out.len());
+        let stop = match &self.marker {
+            Some(marker) if marker.is_due(self.packed, self.given) => Stop::AtBoundary,
+            _ => Stop::AtEnd,
+        };
+        let reached = self.inflate.run(input, out, end, stop)?;
+        self.packed += (before - input.len()) as u64;
+        self.given += (out.len() - had) as u64;
+        if let Some(crc) = &mut self.crc {
+            crc.update(&out[had..]);
         }
-        Ok(out.len() == end)
+        if let Some(marker) = &mut self.marker {
+            marker.pass(self.packed, self.given);
+        }
+        match reached {
+            Reached::Edge => return Ok(out.len() == end),
+            Reached::Boundary => self.mark(),
+            Reached::End => self.state = State::Trailer(0),
+        }
+        Ok(true)
+    }
+
+    fn mark(&mut self) {
+        if let (Inflate::Blocks(blocks), Some(marker)) = (&self.inflate, &mut self.marker)
+            && let Some(bits) = blocks.bits()
+        {
+            marker.block(self.packed, self.given, bits, blocks.window());
+        }
     }
 
     /// A byte of a header, a trailer, or of what stands between.
@@ -126,7 +206,12 @@ impl Gunzip {
                 self.trailer[at] = byte;
                 if at == 7 { self.check()? } else { State::Trailer(at + 1) }
             }
-            State::Between if byte == 0x1f => State::Header(1),
+            State::Between if byte == 0x1f => {
+                if let Some(marker) = &mut self.marker {
+                    marker.start(self.packed, self.given);
+                }
+                State::Header(1)
+            }
             // Padding of tapes.
             State::Between if byte == 0 => State::Between,
             State::Between | State::Rest | State::Body => State::Rest,
@@ -180,13 +265,18 @@ impl Gunzip {
     fn check(&mut self) -> Result<State, UnpackError> {
         let sum = u32::from_le_bytes(*self.trailer.first_chunk().expect("8 bytes"));
         let length = u32::from_le_bytes(*self.trailer.last_chunk().expect("8 bytes"));
-        if sum != self.crc.sum() || length != self.inflate.total_out() as u32 {
+        let differs = |crc: &Crc| (sum, length) != (crc.sum(), crc.amount());
+        if self.crc.as_ref().is_some_and(differs) {
             let why = "a member of it does not match its checksum";
             return Err(UnpackError::Corrupt(why.to_owned()));
         }
-        self.crc.reset();
-        self.inflate.reset(false);
+        self.crc = Some(Crc::new());
+        self.inflate.reset();
         self.first = false;
+        if let Some(marker) = &mut self.marker {
+            // Behind the byte that is being looked at.
+            marker.end(self.packed + 1, self.given);
+        }
         Ok(State::Between)
     }
 }

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod seeking;
+mod tables;
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::GzBuilder::new()
         .filename("a name")

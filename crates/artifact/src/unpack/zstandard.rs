@@ -5,6 +5,7 @@ use std::io;
 use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 use super::UnpackError;
+use super::marker::Marker;
 
 /// Largest window, as a power of two: what `zstd --long` uses.
 const WINDOW_LOG2: u32 = 27;
@@ -13,13 +14,23 @@ pub(super) struct Unzstd {
     decoder: Decoder<'static>,
     /// Whether the last frame that began has ended.
     complete: bool,
+    /// Bytes of the stream that were taken.
+    packed: u64,
+    /// Bytes that were given.
+    given: u64,
+    marker: Option<Marker>,
 }
 
 impl Unzstd {
-    pub fn new() -> io::Result<Self> {
+    pub fn new(marker: Option<Marker>) -> io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG2))?;
-        Ok(Self { decoder, complete: false })
+        Ok(Self { decoder, complete: false, packed: 0, given: 0, marker })
+    }
+
+    /// What was marked.
+    pub fn take_marker(&mut self) -> Option<Marker> {
+        self.marker.take()
     }
 
     pub fn is_complete(&self) -> bool {
@@ -44,7 +55,18 @@ impl Unzstd {
             }
             *input = &input[ran.bytes_read..];
             had += ran.bytes_written;
+            self.packed += ran.bytes_read as u64;
+            self.given += ran.bytes_written as u64;
             self.complete = ran.remaining == 0;
+            if let Some(marker) = &mut self.marker {
+                // A decoder that could not give all of a frame gives back its last byte.
+                let held = u64::from(!self.complete);
+                marker.pass(self.packed + held, self.given);
+                if self.complete {
+                    marker.end(self.packed, self.given);
+                    marker.start(self.packed, self.given);
+                }
+            }
         }
         out.truncate(had);
         Ok(had == end)

@@ -15,14 +15,19 @@ pub struct Mounted {
 
 impl Mounted {
     pub fn new(image: &Path, devices: &[PathBuf]) -> Self {
+        let devices = devices.iter().map(|device| ("device", device.as_path()));
+        Self::of("erofs", [("source", image)].into_iter().chain(devices))
+    }
+
+    /// Mounts a file system of this kind with these options, read-only.
+    pub fn of<'a>(kind: &str, options: impl Iterator<Item = (&'a str, &'a Path)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).expect("the kernel has erofs");
-        fsconfig_set_string(&context, "source", image).unwrap();
-        for device in devices {
-            fsconfig_set_string(&context, "device", device).unwrap();
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).expect("the kernel has it");
+        for (key, value) in options {
+            fsconfig_set_string(&context, key, value).unwrap();
         }
         fsconfig_set_flag(&context, "ro").unwrap();
-        fsconfig_create(&context).expect("the kernel takes the image");
+        fsconfig_create(&context).expect("the kernel takes the options");
         let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(mount.unwrap(), "", rustix::fs::CWD, dir.path(), flags).unwrap();

@@ -53,7 +53,7 @@ fn put(path: &Path, bytes: &[u8], mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn make_node(path: &Path, kind: FileType, major: u32, minor: u32) {
+pub fn make_node(path: &Path, kind: FileType, major: u32, minor: u32) {
     let mode = Mode::from_raw_mode(0o620);
     mknodat(CWD, path, kind, mode, makedev(major, minor)).unwrap();
 }
@@ -64,7 +64,7 @@ pub fn set_time(path: &Path, secs: i64, nanos: i64) {
     utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-fn set_xattr(path: &Path, name: &str, value: &[u8]) {
+pub fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
 }
 

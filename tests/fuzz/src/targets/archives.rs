@@ -164,8 +164,7 @@ pub(super) fn tars() -> Vec<Vec<u8>> {
 /// Streams of both kinds: stored and packed blocks, two members, a frame to skip.
 pub(super) fn compressed() -> Vec<Vec<u8>> {
     // `printf 'hello hello hello hello\n' | gzip -n`, then stored by hand, then both.
-    let packed =
-        b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xcbH\xcd\xc9\xc9W\xc8@'\xb8\0\x08\x88\x16\xd2\x18\0\0\0";
+    let packed = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xcbH\xcd\xc9\xc9W\xc8@'\xb9\0\0\x88Y\x0b\x18\0\0\0";
     let stored = b"\x1f\x8b\x08\x08\0\0\0\0\0\xffname\0\x01\x03\0\xfc\xffabc\xc2A$5\x03\0\0\0";
     // A raw block of three bytes in a frame that names its length, and a frame to skip in front of it.
     let frame = b"\x28\xb5\x2f\xfd\x20\x03\x19\0\0abc";
