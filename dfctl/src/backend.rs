@@ -91,6 +91,8 @@ pub enum FailureClass {
     MountBusy,
     /// Another mount lies on top of it.
     MountCovered,
+    /// Another mount stands in it, and would go with it.
+    MountCarries,
     /// Mounting failed.
     MountFailed,
     /// The mount shows one version.
@@ -862,7 +864,7 @@ pub trait Backend: Send + Sync {
         target: &Target,
         view: View,
     ) -> BoxStream<'static, Result<Preheating, Failure>>;
-    /// Mounts; answers when the mount can be read.
+    /// Mounts; answers when the mount can be read. One that is made where this process does not see it is undone, and fails.
     async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure>;
     /// Takes a mount away; answers how many are left.
     async fn unmount(&self, dir: &str, lazy: bool) -> Result<u32, Failure>;

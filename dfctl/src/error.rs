@@ -198,6 +198,13 @@ impl CliError {
     }
 }
 
+/// What to do about what may have passed.
+const AGAIN: &str = "the same command again";
+
+/// What to do about what only a cluster does.
+const IN_A_CLUSTER: &str =
+    "the same command with --cluster ADDR, or with --socket PATH of an agent in one";
+
 /// What to do about an output whose disk is full.
 const MAKE_ROOM: &str = "make room there, or the same command with -o PATH on another disk";
 
@@ -228,7 +235,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::BadRange => &codes::BAD_RANGE,
         FailureClass::NotMounted => &codes::NOT_MOUNTED,
         FailureClass::MountDir => &codes::MOUNT_DIR,
-        FailureClass::MountBusy => &codes::MOUNT_BUSY,
+        FailureClass::MountBusy | FailureClass::MountCarries => &codes::MOUNT_BUSY,
         FailureClass::MountCovered => &codes::MOUNT_COVERED,
         FailureClass::MountFailed => &codes::MOUNT_FAILED,
         FailureClass::NotFollowing => &codes::NOT_FOLLOWING,
@@ -277,8 +284,8 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::OriginChanged
         | FailureClass::SourceFailed
         | FailureClass::TimedOut
-        | FailureClass::Limit
-        | FailureClass::AgentLost => Some("the same command again".to_owned()),
+        | FailureClass::AgentLost => Some(AGAIN.to_owned()),
+        FailureClass::Limit => Some(format!("{AGAIN}; where it fails again: dfctl doctor")),
         FailureClass::AgentProtocol => Some("dfctl version".to_owned()),
         FailureClass::NotMounted => Some("dfctl mounts".to_owned()),
         FailureClass::NoTask => Some("dfctl task ls".to_owned()),
@@ -289,6 +296,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
             Some("dfctl umount DIR      then end the agent, and start it again without --holder off".to_owned())
         }
         FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
+        FailureClass::MountCarries => Some(carries(&quoted)),
         FailureClass::NotFollowing => Some("dfctl mount --follow URL DIR".to_owned()),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
@@ -301,9 +309,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         ),
         FailureClass::OutputFull => Some(MAKE_ROOM.to_owned()),
         FailureClass::CacheFailed | FailureClass::AgentSilent => Some("dfctl doctor".to_owned()),
-        FailureClass::NoCluster => {
-            Some("the same command with --cluster ADDR, or with --socket PATH of an agent in one".to_owned())
-        }
+        FailureClass::NoCluster => Some(IN_A_CLUSTER.to_owned()),
         FailureClass::NoSeedSpace => {
             Some("a larger seed.capacity in the configuration of the cluster, or its --data-dir on another disk".to_owned())
         }
@@ -320,6 +326,11 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         | FailureClass::MountFailed
         | FailureClass::Internal => None,
     }
+}
+
+/// What to do about a mount in which another one stands.
+pub fn carries(dir: &str) -> String {
+    format!("findmnt -R {dir}      shows what is mounted in it")
 }
 
 /// What is named, without the path inside.

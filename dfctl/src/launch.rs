@@ -14,10 +14,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use dfs_model::Location;
-use dfs_service::data_dir::{DataDirError, Places, private_dir, socket_dir};
+use dfs_service::data_dir::{DataDir, DataDirError, Holder, Places, private_dir, socket_dir};
 use dfs_service::process::Fault;
+use dfs_service::run_info::{RunInfo, RunState};
 
 use crate::codes;
+use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::quoted_path;
@@ -70,15 +72,70 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
         }
     }
     let launch = Launch { program: "dfs-fuse", arguments, log: data.join("agent.log") };
-    let answers = socket.clone();
-    let ready = async move |_pid: u32| UnixStream::connect(&answers).is_ok();
-    let started = launch.start(context, ready).await?;
-    if let Some(pid) = started {
+    let ready = async |_pid: u32| UnixStream::connect(&socket).is_ok();
+    let deadline = tokio::time::Instant::now() + READY_WITHIN;
+    let started = loop {
+        match launch.start(context, ready).await {
+            // Whatever else keeps one from being started keeps the next one, too.
+            Err(error) if error.code != &codes::START_FAILED => return Err(error),
+            Err(error) => match another(context, &data, &socket, deadline).await? {
+                Another::Listens => break None,
+                Another::Left if tokio::time::Instant::now() < deadline => {}
+                Another::Left | Another::Stays => return Err(error),
+            },
+            Ok(started) => break started,
+        }
+    };
+    // Of several that were started at once one stays.
+    let is_it = |pid: &u32| match DataDir::taken_by(&data) {
+        Some(Holder::Process { pid: other, .. }) => other == *pid,
+        Some(Holder::Unknown) | None => true,
+    };
+    if let Some(pid) = started.filter(is_it) {
         context
             .output
             .note(&format!("started the node agent   pid {pid}   socket {}", socket.display()));
     }
     Ok(socket)
+}
+
+/// What becomes of a process that has the data directory, so that no other could be started there.
+enum Another {
+    /// It was started at the same time, and listens where this one would have.
+    Listens,
+    /// It has ended.
+    Left,
+    /// It listens elsewhere, or nowhere.
+    Stays,
+}
+
+/// Waits for who has a data directory, and does not say yet where it listens or does not listen there any more.
+async fn another(
+    context: &Context,
+    data: &Path,
+    socket: &Path,
+    deadline: tokio::time::Instant,
+) -> Result<Another, CliError> {
+    loop {
+        let is_taken = DataDir::taken_by(data).is_some();
+        let is_elsewhere = match RunInfo::read(data) {
+            Ok(RunState::Running(run)) => run.socket.is_none_or(|other| other != socket),
+            _ => false,
+        };
+        // Looked at last: who says where it listens does so by then.
+        if UnixStream::connect(socket).is_ok() {
+            return Ok(Another::Listens);
+        }
+        if !is_taken {
+            // Who has it and has not signed yet does so before long.
+            answer(context, tokio::time::sleep(LOOK_EVERY)).await?;
+            return Ok(Another::Left);
+        }
+        if is_elsewhere || tokio::time::Instant::now() >= deadline {
+            return Ok(Another::Stays);
+        }
+        answer(context, tokio::time::sleep(LOOK_EVERY)).await?;
+    }
 }
 
 /// Whether somebody answers on a socket that one left who was killed: who ends by himself takes it with him.

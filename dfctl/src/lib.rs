@@ -26,6 +26,7 @@ mod outdir;
 mod output;
 mod part;
 mod reach;
+mod replace;
 mod settings;
 mod transfer;
 

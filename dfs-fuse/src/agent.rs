@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::asker::Asker;
 pub use self::before::Away;
-pub use self::content::{SpaceContent, Verify};
+pub use self::content::SpaceContent;
 use self::damage::Damage;
 pub use self::follow::{FollowError, FollowView, Following, Looked, OFTENEST};
 pub use self::independent::is_written_down;

@@ -383,7 +383,7 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
         let listener = match bound {
             Some(listener) => listener,
             None => match stop.run_until_cancelled(bound_in_time(&at, access)).await {
-                Some(bound) => bound?,
+                Some(listener) => listener,
                 None => return Ok(()),
             },
         };
@@ -394,12 +394,20 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
 }
 
 /// Listens there once nobody else does.
-async fn bound_in_time(socket: &Path, access: SocketAccess) -> Result<LocalListener, NetError> {
+async fn bound_in_time(socket: &Path, access: SocketAccess) -> LocalListener {
+    let mut told = false;
     loop {
         match LocalListener::bind(socket, access) {
-            Err(NetError::SocketInUse { .. }) => tokio::time::sleep(TAKEN).await,
-            bound => return bound,
+            Err(NetError::SocketInUse { .. }) => {}
+            // Its mounts go on meanwhile.
+            Err(error) if !told => {
+                tracing::warn!(%error, "nobody can ask this agent yet");
+                told = true;
+            }
+            Err(_) => {}
+            Ok(listener) => return listener,
         }
+        tokio::time::sleep(TAKEN).await;
     }
 }
 

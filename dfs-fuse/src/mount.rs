@@ -69,6 +69,8 @@ pub struct MountOptions {
     pub way: Option<PathBuf>,
     /// A directory that must stay in sight: that of the process's own data.
     pub in_sight: Option<PathBuf>,
+    /// The local directory that it shows as it is by then: a mount within that would show itself, one deeper each time.
+    pub follows: Option<PathBuf>,
     /// Whether set-user-id bits and device nodes have any effect. Only root can ask for it.
     pub privileges: Privileges,
     /// Whether programs can be started from it.
@@ -101,6 +103,7 @@ impl MountOptions {
             mount_point_of: None,
             way: None,
             in_sight: None,
+            follows: None,
             privileges: Privileges::default(),
             programs: Programs::default(),
             threads: cores.clamp(2, 8),
@@ -173,6 +176,9 @@ pub enum MountError {
     /// The mount would hide what this process works with.
     #[error("{} holds this agent's own data, or lies within it; mount on another directory", .0.display())]
     HidesOwnData(PathBuf),
+    /// The mount would show itself in itself, and change by that.
+    #[error("{} lies within what is followed; mount on another directory, or without --follow", .0.display())]
+    FollowsItself(PathBuf),
     /// The mount point is one of ours already.
     #[error("{dir} already shows {name}; unmount it first: dfctl umount {dir}", dir = .dir.display())]
     AlreadyMounted {
@@ -433,12 +439,13 @@ fn run(
 /// The directory `dir`, if it may be mounted on so.
 fn point(dir: &Path, options: &MountOptions) -> Result<MountPoint, MountError> {
     let point = check::mount_point(dir, options.way.as_deref(), options.mount_point_of)?;
-    match options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
-        Some(own) => {
-            tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
-            Err(MountError::HidesOwnData(point.dir))
-        }
-        None => Ok(point),
+    if let Some(own) = options.in_sight.as_deref().filter(|own| point.is_in_the_way_of(own)) {
+        tracing::debug!(own = %own.display(), "a mount would hide the agent's data, or lie in it");
+        return Err(MountError::HidesOwnData(point.dir));
+    }
+    match options.follows.as_deref().is_some_and(|dir| point.lies_within(dir)) {
+        true => Err(MountError::FollowsItself(point.dir)),
+        false => Ok(point),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dfs_artifact::View;
 use dfs_fuse::agent::api::NodeService;
 use dfs_fuse::agent::{
-    Agent, AgentFacts, Asker, CommandId, Mode, MountRequest, MountTableError, Question, Verify,
+    Agent, AgentFacts, Asker, CommandId, Mode, MountRequest, MountTableError, Question,
 };
 use dfs_fuse::content::MemoryContent;
 use dfs_fuse::core::Owner;
@@ -26,6 +26,7 @@ use dfs_peer::engine::{Lifetime, Role, Task};
 use dfs_peer::host::{Host, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_peer::opener::{OpenArtifact, Purpose};
+use dfs_peer::store::Verify;
 use dfs_peer::targets;
 use dfs_proto::node::node_server::Node;
 use dfs_proto::node::{MountedAt, Named, PinRequest, PinState, PinsRequest, VerifyCacheRequest};
@@ -38,7 +39,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Request;
+use tonic::{Code, Request};
 
 struct Bench {
     agent: Agent,
@@ -242,6 +243,7 @@ async fn opened(bench: &Bench, origin: &Origin) -> (OpenArtifact, MountRequest, 
         away: None,
         cache_quota: None,
         verify: Verify::default(),
+        command: None,
         follow: None,
     };
     (opened, request, dir)
@@ -290,6 +292,31 @@ async fn a_mount_whose_asker_leaves_while_it_is_made_is_made_and_listed() {
     assert_eq!(read(open_file(&on).await).await, Body::noise(1, 1_000).read(0, 1_000).unwrap());
     mounts.unmount_all().await;
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_asks_again_is_told_of_its_mount_and_others_that_one_is_there() {
+    let (bench, origin) = (Bench::new(), origin());
+    let dir = tempfile::tempdir().unwrap();
+    let service = NodeService::new(bench.agent.clone());
+    let mount = async |command: &[u8]| {
+        let request = dfs_proto::node::MountRequest {
+            target: Some(targets::to_wire(&tree(&origin.url("/d/")).target)),
+            dir: dir.path().to_str().unwrap().to_owned(),
+            lane: "fuse".to_owned(),
+            command: command.to_vec().into(),
+            ..dfs_proto::node::MountRequest::default()
+        };
+        service.mount(Request::new(request)).await.map(|reply| reply.into_inner().dir)
+    };
+    let (mine, theirs) = ([1; 16], [2; 16]);
+    let first = mount(&mine).await.unwrap();
+    assert_eq!(mount(&mine).await.unwrap(), first);
+    for command in [&theirs[..], &[]] {
+        assert_eq!(mount(command).await.unwrap_err().code(), Code::FailedPrecondition);
+    }
+    assert_eq!(mount(&mine[1..]).await.unwrap_err().code(), Code::InvalidArgument);
+    bench.agent.mounts().unmount_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,7 +40,7 @@ pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
 pub use lent::Lent;
 pub use medium::{InMemory, Medium, MediumChoice, MediumError, closed_memory, in_memory};
-pub use task::{Check, EndGuard, Ends, StoredTask, TakenOut};
+pub use task::{Check, EndGuard, Ends, StoredTask, TakenOut, Verify};
 pub use uses::{DirectGuard, InUse, Pins, Reads, Use, UseGuard};
 
 use directory::{Directory, Share, Survey};

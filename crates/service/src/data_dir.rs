@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 
+use crate::private_file;
 use crate::run_info::started_ticks;
 
 const LOCK_FILE: &str = "lock";
@@ -166,6 +167,7 @@ impl DataDir {
             Ok(()) => {
                 // On a full disk it is taken all the same, by somebody unknown.
                 let _ = Holder::sign(&lock);
+                private_file::sweep(&path);
                 Ok(Self { path, _lock: lock })
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -184,6 +186,12 @@ impl DataDir {
             .mode(0o600)
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path.join(LOCK_FILE))
+    }
+
+    /// Who works on `path`, where that process has said so and is still there.
+    pub fn taken_by(path: &Path) -> Option<Holder> {
+        let lock = File::open(path.join(LOCK_FILE)).ok()?;
+        Some(Holder::of(&lock)).filter(|holder| *holder != Holder::Unknown)
     }
 
     /// Whether `path` is a directory that somebody took once: others are none of ours.

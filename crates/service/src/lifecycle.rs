@@ -3,16 +3,16 @@
 //! Services start in the order in which they are named and stop in reverse: each is cancelled, then
 //! waited for, then dropped. They share one deadline, and each may use an equal share of what the
 //! ones before it left, so that a stubborn one cannot take the time of the store below it. The process stops at SIGTERM
-//! or SIGINT, when a task that it cannot live without fails, or when it is asked to; a second
-//! signal while it stops ends the wait at once.
+//! or SIGINT (at SIGHUP too where it was started at a terminal, which is closed then), when a task that it cannot live
+//! without fails, or when it is asked to; a SIGTERM or SIGINT while it stops ends the wait at once.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{self, Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -158,7 +158,7 @@ impl Lifecycle {
                         late.push(service.name());
                     }
                 }
-                _ = self.signals.next() => return Err(LifecycleError::Interrupted),
+                () = self.signals.again() => return Err(LifecycleError::Interrupted),
             }
         }
         if late.is_empty() {
@@ -205,20 +205,46 @@ fn tell(state: &str) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+    is_at_terminal: bool,
 }
 
 impl Signals {
+    /// From now on what others take for "read your configuration again" or "write down how you are" ends nothing.
     fn listen() -> io::Result<Self> {
+        let others = [process::Signal::VTALARM, process::Signal::PROF, process::Signal::POWER]
+            .map(|signal| SignalKind::from_raw(signal.as_raw()));
+        let users = [SignalKind::user_defined1(), SignalKind::user_defined2()];
+        for kind in [SignalKind::alarm(), SignalKind::io()].into_iter().chain(users).chain(others) {
+            // The handler stays for as long as the process.
+            drop(signal(kind)?);
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            is_at_terminal: io::stdin().is_terminal(),
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// Somebody insists. A terminal that is closed tells that more than once.
+    async fn again(&mut self) {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => if self.is_at_terminal {
+                    return "SIGHUP";
+                },
+            }
+            tracing::info!("SIGHUP changes nothing: the configuration is read at the start");
         }
     }
 }

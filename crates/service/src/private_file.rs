@@ -1,5 +1,6 @@
 //! Small files for their owner only: read within bounds, replaced as a whole.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
+
+/// How the names end of what nobody but [`replace`] writes.
+const DRAFT: &str = ".dfs-draft";
 
 /// What a file has to outlive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +42,23 @@ pub fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
 /// Puts a file in place of the one before, whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
     static DRAFTS: AtomicU64 = AtomicU64::new(0);
-    let draft = draft_of(path, DRAFTS.fetch_add(1, Ordering::Relaxed));
-    let written = write(&draft, bytes, outlives).and_then(|()| fs::rename(&draft, path));
+    replace_by(&draft_of(path, DRAFTS.fetch_add(1, Ordering::Relaxed)), path, bytes, outlives)
+}
+
+/// Removes what those left in `dir` who were killed while they replaced a file. Nobody else may write there now. What
+/// cannot be removed stays: it is in nobody's way.
+pub fn sweep(dir: &Path) {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    for draft in files.filter(|file| is_draft(&file.file_name())) {
+        let _ = fs::remove_file(draft.path());
+    }
+}
+
+fn replace_by(draft: &Path, path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
+    let written = write(draft, bytes, outlives).and_then(|()| fs::rename(draft, path));
     if let Err(error) = written {
         // Best effort: the error that matters is the first.
-        let _ = fs::remove_file(&draft);
+        let _ = fs::remove_file(draft);
         return Err(error);
     }
     match outlives {
@@ -54,8 +70,16 @@ pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> 
 /// What nobody else writes at the same time: neither another process nor another thread of this one.
 fn draft_of(path: &Path, number: u64) -> PathBuf {
     let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}-{number}", std::process::id()));
+    draft.push(format!(".{}-{number}{DRAFT}", std::process::id()));
     PathBuf::from(draft)
+}
+
+/// Whether a name is one of [`draft_of`].
+fn is_draft(name: &OsStr) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let draft = name.to_str().and_then(|name| name.strip_suffix(DRAFT));
+    let end = draft.and_then(|draft| draft.rsplit_once('.')?.1.split_once('-'));
+    end.is_some_and(|(process, number)| is_number(process) && is_number(number))
 }
 
 fn write(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
@@ -127,14 +151,27 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_left_who_was_killed_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let others = ["file", "notes.2024-11", "7-7", "7-7.dfs-draft", "run.2-a.dfs-draft"];
+        others.iter().for_each(|name| fs::write(dir.path().join(name), "mine").unwrap());
+        (0..3).for_each(|number| write(&draft_of(&path, number), b"x", Outlives::Process).unwrap());
+        // One that cannot be removed keeps no other.
+        fs::create_dir(draft_of(&dir.path().join("a"), 0)).unwrap();
+        sweep(dir.path());
+        assert!(others.iter().all(|name| dir.path().join(name).exists()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), others.len() + 1);
+    }
+
+    #[test]
     fn a_link_in_its_way_leads_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
         fs::write(&other, "mine").unwrap();
-        for number in 0..64 {
-            std::os::unix::fs::symlink(&other, draft_of(&path, number)).unwrap();
-        }
-        assert!(replace(&path, b"1", Outlives::Process).is_err());
+        let draft = draft_of(&path, 7);
+        std::os::unix::fs::symlink(&other, &draft).unwrap();
+        assert!(replace_by(&draft, &path, b"1", Outlives::Process).is_err());
         assert_eq!(fs::read(&other).unwrap(), b"mine");
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_fuse::mount::{MountEntry, mounts};
 use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, HostId, TaskId};
 use dfs_peer::targets;
@@ -85,9 +86,28 @@ impl Agent {
         let owner = Some(rustix::process::geteuid().as_raw());
         Self { client, owner, is_inside: true, is_alone, command }
     }
-}
 
-impl Agent {
+    /// Takes away what was mounted otherwise than it was meant.
+    async fn undo(&self, made: &node::MountInfo, failed: Failure) -> Failure {
+        failed.because(match self.unmount(&made.dir, false).await {
+            Ok(_) => "it was taken away again".to_owned(),
+            Err(gone) if gone.class == FailureClass::NotMounted => "it is gone already".to_owned(),
+            Err(failure) => format!("and cannot be taken away: {}", failure.message),
+        })
+    }
+
+    /// That nobody sees here what was mounted.
+    async fn out_of_sight(&self) -> Failure {
+        let what =
+            "the node agent has another mount namespace: what it mounts there is not seen here";
+        let failed = Failure::new(FailureClass::MountFailed, what);
+        match self.status().await {
+            Ok(AgentStatus { pid, .. }) => failed
+                .because(format!("`nsenter --target {pid} --mount` leads to where it is seen")),
+            Err(_) => failed,
+        }
+    }
+
     /// Tells apart whose disk is full: this process's own is another matter than that of an agent which stays.
     fn own_failures(&self, events: ReadStream) -> ReadStream {
         if !self.is_inside {
@@ -99,6 +119,25 @@ impl Agent {
         };
         events.map(move |event| event.map_err(own)).boxed()
     }
+}
+
+/// Whether a mount is in a table. An agent of an earlier version does not say what device it shows.
+fn is_in(table: &[MountEntry], made: &node::MountInfo) -> bool {
+    let is_it = |seen: &MountEntry| {
+        let has_device = made.device.is_empty() || seen.device == made.device;
+        seen.dir == Path::new(&made.dir) && seen.shows_ours() && has_device
+    };
+    table.iter().any(is_it)
+}
+
+/// What of a request an agent of another version passed over, as it is typed.
+fn unheeded(request: &node::MountRequest, made: &node::MountInfo) -> Option<&'static str> {
+    let passed_over = [
+        ("--verify-reads", request.verify_reads && !made.verify_reads),
+        ("--cache-quota", request.cache_quota.is_some() && made.cache_quota.is_none()),
+        ("--follow", request.follow_ms > 0 && made.follow.is_none()),
+    ];
+    passed_over.into_iter().find_map(|(option, is_passed_over)| is_passed_over.then_some(option))
 }
 
 #[async_trait]
@@ -220,9 +259,19 @@ impl Backend for Agent {
             follow_ms: request
                 .follow
                 .map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
+            command: self.command.0.clone(),
         };
-        let reply = self.client.clone().mount(request).await.map_err(status::failure)?;
-        mount_info(reply.into_inner())
+        let reply = self.client.clone().mount(request.clone()).await.map_err(status::failure)?;
+        let made = reply.into_inner();
+        let failed = match unheeded(&request, &made) {
+            None if mounts().map_or(true, |table| is_in(&table, &made)) => return mount_info(made),
+            None => self.out_of_sight().await,
+            Some(option) => {
+                let what = format!("the node agent is of a version that does not know {option}");
+                Failure::new(FailureClass::AgentProtocol, what)
+            }
+        };
+        Err(self.undo(&made, failed).await)
     }
 
     async fn unmount(&self, dir: &str, lazy: bool) -> Result<u32, Failure> {
@@ -650,4 +699,40 @@ fn verified(message: node::VerifyCacheEvent) -> Result<Verified, Failure> {
         why_not: message.why_not,
         finished: message.finished,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::tests::mounted;
+
+    #[test]
+    fn a_mount_is_seen_where_it_is_the_one_that_was_made() {
+        let table = [mounted(("/mnt/a", "/"), "0:40", "fuse.dfs")];
+        let seen = |dir: &str, device: &str| {
+            let (dir, device) = (dir.to_owned(), device.to_owned());
+            is_in(&table, &node::MountInfo { dir, device, ..node::MountInfo::default() })
+        };
+        assert!(seen("/mnt/a", "0:40") && seen("/mnt/a", ""));
+        assert!(!seen("/mnt/a", "0:41") && !seen("/mnt/b", "0:40"));
+    }
+
+    #[test]
+    fn what_an_agent_of_another_version_passes_over_is_named_as_it_was_typed() {
+        let asked = node::MountRequest {
+            verify_reads: true,
+            cache_quota: Some(64 << 20),
+            follow_ms: 1_000,
+            ..node::MountRequest::default()
+        };
+        let mut made = node::MountInfo::default();
+        assert_eq!(unheeded(&node::MountRequest::default(), &made), None);
+        assert_eq!(unheeded(&asked, &made), Some("--verify-reads"));
+        made.verify_reads = true;
+        assert_eq!(unheeded(&asked, &made), Some("--cache-quota"));
+        made.cache_quota = asked.cache_quota;
+        assert_eq!(unheeded(&asked, &made), Some("--follow"));
+        made.follow = Some(node::FollowInfo::default());
+        assert_eq!(unheeded(&asked, &made), None);
+    }
 }

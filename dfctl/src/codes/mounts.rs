@@ -3,11 +3,11 @@
 super::codes! {
     MOUNT_FAILED = 5101, Other, "the mount failed",
         means: "The cause says what the kernel or fusermount3 answered.",
-        causes: ["fusermount3 is missing, or /dev/fuse is closed to this user", "too many mounts of this user: mount_max in /etc/fuse.conf", "something else is mounted on top", "--cache-quota was given, and the cache lies on a file system that cannot give parts of a file back: ext4, XFS, btrfs and tmpfs can"],
+        causes: ["fusermount3 is missing, or /dev/fuse is closed to this user", "too many mounts of this user: mount_max in /etc/fuse.conf", "something else is mounted on top", "the agent is in another mount namespace: a container, or a unit with PrivateMounts=", "--cache-quota was given, and the cache lies on a file system that cannot give parts of a file back: ext4, XFS, btrfs and tmpfs can"],
         next: ["dfctl doctor" => "looks at what a mount needs", "findmnt DIR" => "shows what is mounted there"];
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",
         means: "It must be an existing directory of yours that nothing is mounted on yet.",
-        causes: ["it does not exist, or is a file", "something is mounted there already", "a mount whose agent is gone is still there", "it belongs to another user"],
+        causes: ["it does not exist, or is a file", "something is mounted there already", "a mount whose agent is gone is still there", "it belongs to another user", "it lies in the agent's own data, or has that in it", "with --follow: it lies in the directory that the mount would follow"],
         next: ["mkdir -p DIR" => "makes it", "dfctl mounts" => "shows what is mounted", "dfctl umount DIR" => "takes a mount of dfs away, also a dead one",
             "dfctl doctor --fix" => "takes all that are dead away"];
     NOT_MOUNTED = 5103, NotFound, "nothing of dfs is mounted there",
@@ -20,8 +20,8 @@ super::codes! {
         next: ["dfs-fuse --data-dir DIR" => "on XFS or btrfs, with outputs on the same file system, shares blocks"];
     MOUNT_BUSY = 5105, Other, "the mount is in use",
         means: "Some process works in it.",
-        causes: ["a shell stands in it", "a program has a file of it open"],
-        next: ["fuser -vm DIR" => "names who", "dfctl umount --lazy DIR" => "takes the mount away when the last one leaves"];
+        causes: ["a shell stands in it", "a program has a file of it open", "something else is mounted below it"],
+        next: ["fuser -vm DIR" => "names who", "findmnt -R DIR" => "shows what is mounted in it, which would go with it", "dfctl umount --lazy DIR" => "takes the mount away when the last one leaves"];
     MOUNT_ELSEWHERE = 5106, Other, "another node agent serves this mount",
         means: "A mount is looked at and taken away by the agent that serves it, and what it shows is in the cache of that agent.",
         causes: ["another user mounted it", "it was mounted by an agent with another socket"],

@@ -10,10 +10,10 @@ use futures::StreamExt;
 use crate::backend::{AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing};
 use crate::codes;
 use crate::context::Context;
-use crate::error::CliError;
+use crate::error::{CliError, Outcome};
 use crate::locator::{Locator, is_local};
-use crate::output::printable_name;
 use crate::output::progress::{TICK, Waiting};
+use crate::output::{count, printable_name};
 
 /// What a person names, as every command that reads takes it.
 #[derive(clap::Args)]
@@ -208,6 +208,26 @@ pub async fn answer<T>(context: &Context, call: impl Future<Output = T>) -> Resu
             () = context.interrupted.cancelled() => return Err(interrupted()),
             answer = &mut call => return Ok(answer),
             _ = ticks.tick() => waiting.tick(),
+        }
+    }
+}
+
+/// What becomes of a command about so many things, of which some failed: one that is alone by its own error.
+pub fn of_many(
+    context: &Context,
+    all: usize,
+    mut failed: Vec<CliError>,
+    what: &str,
+) -> Result<Outcome, CliError> {
+    let some = failed.len();
+    match failed.pop() {
+        None => Ok(Outcome::Done),
+        Some(error) if all == 1 => Err(error),
+        Some(error) => {
+            failed.push(error);
+            failed.iter().for_each(|error| context.output.error(error));
+            let what = format!("{} of {} {what}", count(some as u64), count(all as u64));
+            Err(CliError::new(&codes::PARTLY, what).because("each is named above"))
         }
     }
 }

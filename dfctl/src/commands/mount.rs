@@ -4,25 +4,29 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use dfs_fuse::mount::mounts;
+use dfs_fuse::mount::{
+    Detach, MountEntry, Served, UnmountError, mounted_at, mounts, served, unmount,
+};
 use dfs_model::{ByteSize, Capacity};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
 use super::trace::runs as runs_of;
-use super::within::take_away;
+use super::umount::{ASK_WITHIN, refused, silent};
+use super::within::{LOOK_WITHIN, around, around_by_name, take_away};
 use crate::backend::{
-    Away, Backend, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View,
+    Away, Backend, Failure, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View,
 };
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::fstab::{self, Unknown};
 use crate::launch;
+use crate::links;
 use crate::output::{files, missing, printable, quoted_path, shell_quoted, when};
 use crate::reach;
 
@@ -39,6 +43,9 @@ const LANES: [(&str, &str); 4] = [
         "All from the cache itself: root's agent fetches what is missing, and is not needed once nothing is",
     ),
 ];
+
+/// How many agents are asked, each after the one before it went away.
+const TRIES: u32 = 4;
 
 fn lanes() -> PossibleValuesParser {
     LANES.map(|(name, what)| PossibleValue::new(name).help(what)).into()
@@ -104,7 +111,8 @@ pub struct Args {
           value_parser = fstab::follow_every, env = "DFS_FOLLOW", hide_env_values = true)]
     follow: Option<Duration>,
     /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, privileged (or
-    /// suid,dev), lane=LANE, prefetch=WHAT, cache-quota=SIZE, verify-reads, follow[=EVERY]; those of mount(8) and systemd mean nothing here
+    /// suid,dev), lane=LANE, prefetch=WHAT, cache-quota=SIZE, verify-reads, follow[=EVERY]; those of mount(8) and systemd
+    /// mean nothing here
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
     /// Pass over options that nobody knows
@@ -139,11 +147,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return Ok(Outcome::Done);
     }
     let locator = args.named.locate(context).await?;
-    let dir = existing_directory(&args.dir)?;
+    take_away_dead(context, &args.dir).await?;
+    let dir = existing_directory(context, &args.dir).await?;
     mount_point(&dir)?;
     let shown = dir.display().to_string();
-    let backend = agent(context).await?;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let handle = handle_of(&dir)?;
     let request = MountRequest {
         target: locator.target.clone(),
@@ -163,8 +171,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         follow: options.follow.or(args.follow),
     };
     let url = locator.shown();
-    let mounted = answer(context, backend.mount(request)).await?;
-    let mount = mounted.map_err(|failure| match failure.class {
+    let mount = ask(context, request).await?.map_err(|failure| match failure.class {
         FailureClass::MountDir | FailureClass::MountBusy | FailureClass::MountFailed => {
             CliError::backend("mount on", &shown, failure)
         }
@@ -187,6 +194,64 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         context.output.note(&format!("{lacking}: `dfctl ls -r {}` names what", shell_quoted(&url)));
     }
     Ok(Outcome::Done)
+}
+
+/// Asks the agent to mount; where that goes away meanwhile, the next one, which knows what the one before it mounted for
+/// this command.
+async fn ask(
+    context: &Context,
+    request: MountRequest,
+) -> Result<Result<MountInfo, Failure>, CliError> {
+    let mut tries = TRIES;
+    loop {
+        // It is waited for where somebody starts it again.
+        let backend = agent(context).await?;
+        if tries < TRIES {
+            // One that nobody kept took its mount with it.
+            take_away_dead(context, &request.dir).await?;
+        }
+        tries -= 1;
+        let mounted = answer(context, backend.mount(request.clone())).await?;
+        let is_lost =
+            mounted.as_ref().is_err_and(|failure| failure.class == FailureClass::AgentLost);
+        if !is_lost || tries == 0 {
+            return Ok(mounted);
+        }
+    }
+}
+
+/// What an agent that is gone left on `dir` is in nobody's use any more: whoever mounts there again need not clear it away
+/// by hand. Where that is not allowed, or something else is mounted in it, it is said what is there.
+async fn take_away_dead(context: &Context, dir: &Path) -> Result<(), CliError> {
+    let named = dir.to_owned();
+    if looked_at(context, dir, move || clear_dead(&named)).await? {
+        let shown = quoted_path(dir);
+        context
+            .output
+            .note(&format!("a mount whose agent is gone was on {shown}: it is taken away"));
+    }
+    Ok(())
+}
+
+/// Takes a mount away that has lost its process, and says whether there was one. Blocks.
+fn clear_dead(dir: &Path) -> Result<bool, CliError> {
+    let dir = links::places(dir).last().unwrap_or_else(|| dir.to_owned());
+    let Some(mount) = mounted_at(&dir).ok().flatten().filter(MountEntry::is_ours) else {
+        return Ok(false);
+    };
+    match served(&dir, ASK_WITHIN) {
+        Served::Live => Ok(false),
+        Served::Silent => Err(silent(&dir)),
+        Served::Dead => match unmount(&mount, Detach::Remains) {
+            Ok(()) => Ok(true),
+            // Somebody else has cleared it away.
+            Err(UnmountError::NotMounted(_)) => Ok(false),
+            Err(error) => {
+                let what = format!("cannot mount on {}: a dead mount is there", quoted_path(&dir));
+                Err(refused(what, &dir, &error))
+            }
+        },
+    }
 }
 
 /// The agent that answers, or one started for this user.
@@ -221,14 +286,41 @@ async fn alone(context: &Context, backend: &dyn Backend) -> Result<(), CliError>
         .hint("--socket PATH --data-dir DIR      start another one there"))
 }
 
-fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
+async fn existing_directory(context: &Context, dir: &Path) -> Result<PathBuf, CliError> {
+    let named = dir.to_owned();
+    looked_at(context, dir, move || directory(&named)).await
+}
+
+/// What a look at a directory finds that may lie in a mount which does not answer.
+async fn looked_at<T: Send + 'static>(
+    context: &Context,
+    dir: &Path,
+    look: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let looking = tokio::task::spawn_blocking(look);
+    let what = || format!("cannot mount on {}", quoted_path(dir));
+    match answer(context, tokio::time::timeout(LOOK_WITHIN, looking)).await? {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => Err(CliError::new(&codes::UNEXPECTED, what()).caused_by(&error)),
+        Err(_) => Err(match around_by_name(dir) {
+            Some(mount) => silent(&mount),
+            None => {
+                CliError::new(&codes::MOUNT_DIR, what()).because("what it leads to does not answer")
+            }
+        }),
+    }
+}
+
+/// The real name of a directory that is there. Blocks for as long as a mount on its way takes to answer.
+fn directory(dir: &Path) -> Result<PathBuf, CliError> {
     let refused = |reason: String| {
         let what = format!("cannot mount on {}: {reason}", dir.display());
         CliError::new(&codes::MOUNT_DIR, what)
     };
     let real = dir.canonicalize().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotConnected => {
-            refused("a mount whose agent is gone is still there".into()).hint(take_away(dir))
+            refused("a mount whose agent is gone is still there".into())
+                .hint(take_away(&around(dir).unwrap_or_else(|| dir.to_owned())))
         }
         std::io::ErrorKind::NotFound => refused("there is no such directory".into())
             .hint(format!("mkdir -p {}", quoted_path(dir))),
@@ -241,7 +333,7 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         Ok(kind) if kind != FileType::Directory => Err(refused("it is not a directory".into())),
         Err(Errno::NOTCONN | Errno::CONNABORTED) => {
             let why = "a mount whose agent is gone is still there".into();
-            Err(refused(why).hint(take_away(dir)))
+            Err(refused(why).hint(take_away(&around(dir).unwrap_or_else(|| dir.to_owned()))))
         }
         // Whatever else is wrong with it, the agent says so.
         Ok(_) | Err(_) => Ok(real),

@@ -6,14 +6,14 @@ use dfs_model::ByteSize;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
 
-use super::inside::{self, Access, interrupted};
+use super::inside::{self, Access, interrupted, of_many};
 use crate::backend::{Backend, Failure, FailureClass, Preheating, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
 use crate::output::progress::{Meter, Progress, TICK};
-use crate::output::{Record, count, printable, when};
+use crate::output::{Record, printable, when};
 
 /// Where to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -85,17 +85,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             Err(error) => failed.push(error),
         }
     }
-    let (all, some) = (located.len() as u64, failed.len() as u64);
-    match failed.pop() {
-        None => Ok(Outcome::Done),
-        Some(error) if all == 1 => Err(error),
-        Some(error) => {
-            failed.push(error);
-            failed.iter().for_each(|error| context.output.error(error));
-            let what = format!("{} of {} were not preheated", count(some), count(all));
-            Err(CliError::new(&codes::PARTLY, what).because("each is named above"))
-        }
-    }
+    of_many(context, located.len(), failed, "were not preheated")
 }
 
 /// All of an artifact, which a seed can read.

@@ -21,9 +21,10 @@ use crate::output::{Format, Output, Verbosity};
 use crate::settings::Settings;
 
 /// A line of a mount table: where it is and what of the file system, on which device and of which kind.
-pub(super) fn mounted((dir, root): (&str, &str), device: &str, kind: &str) -> MountEntry {
+pub(crate) fn mounted((dir, root): (&str, &str), device: &str, kind: &str) -> MountEntry {
     MountEntry {
         id: 1,
+        parent: 0,
         only_id: None,
         dir: dir.into(),
         root: root.into(),

@@ -4,35 +4,38 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dfs_fuse::mount::{Detach, MountEntry, Served, UnmountError, mounted_at, served, unmount};
+use dfs_fuse::mount::{
+    Detach, MountEntry, Served, UnmountError, mounted_at, mounts, served, unmount,
+};
 use serde_json::{Value, json};
 
 use super::elsewhere::{not_of_this_agent, what_it_shows};
-use super::inside::answer;
+use super::inside::{answer, of_many};
 use super::mount::mount_point;
 use crate::backend::FailureClass;
 use crate::codes;
 use crate::context::Context;
-use crate::error::{CliError, Outcome};
+use crate::error::{CliError, Outcome, carries};
 use crate::links;
 use crate::output::{Record, printable, quoted_path};
 
 /// How long an agent that may have the mount is given to say so.
-const ASK_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Take a mount away
 ///
 /// Examples:
 ///   dfctl umount /mnt/data
-///   dfctl umount --lazy /mnt/data
+///   dfctl umount --lazy /mnt/data /mnt/models
 ///
-/// Only who mounted it, the agent's own user and root may do it. What a dead agent left behind is cleared.
+/// Only who mounted it, the agent's own user and root may do it. What a dead agent left behind is cleared, unless
+/// something else is mounted in it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Where it is mounted
-    #[arg(value_name = "MOUNT")]
-    dir: PathBuf,
+    #[arg(required = true, value_name = "MOUNT")]
+    dirs: Vec<PathBuf>,
     /// Take the name away now and the rest when the last user leaves
     #[arg(short, long, env = "DFS_LAZY", hide_env_values = true)]
     lazy: bool,
@@ -68,19 +71,37 @@ impl Record for Unmounted {
     }
 }
 
-/// Runs it.
+/// Runs it. What cannot be taken away keeps nothing else from it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let dir = absolute(&args.dir);
+    let detach = if args.lazy { Detach::Lazily } else { Detach::WhenUnused };
+    let mut failed = Vec::new();
+    for dir in &args.dirs {
+        match one(context, dir, detach).await {
+            Ok(_) => {}
+            Err(error) if error.code == &codes::INTERRUPTED => return Err(error),
+            Err(error) => failed.push(error),
+        }
+    }
+    of_many(context, args.dirs.len(), failed, "were not taken away")
+}
+
+async fn one(context: &Context, dir: &Path, detach: Detach) -> Result<Outcome, CliError> {
+    let dir = absolute(dir);
     let text = mount_point(&dir)?;
+    // The one before may have been the last of its agent.
     let Some(backend) = context.answering_backend()? else {
-        let detach = if args.lazy { Detach::Lazily } else { Detach::WhenUnused };
         return without_agent(context, dir, detach).await;
     };
-    let left = match answer(context, backend.unmount(text, args.lazy)).await? {
+    let is_lazy = detach == Detach::Lazily;
+    let left = match answer(context, backend.unmount(text, is_lazy)).await? {
         Ok(left) => left,
         Err(failure) if failure.class == FailureClass::NotMounted => {
             let Some(mount) = mounted_at(&dir).ok().flatten() else {
-                return Err(CliError::backend("unmount", text, failure));
+                let failed = CliError::backend("unmount", text, failure);
+                return Err(match around(&dir) {
+                    Some(mount) => failed.hint(format!("dfctl umount {}", quoted_path(&mount))),
+                    None => failed,
+                });
             };
             return Err(elsewhere(context, &dir, &mount).await);
         }
@@ -95,6 +116,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
     };
     Unmounted { dir, left: Some(left) }.tell(context)
+}
+
+/// The mount of dfs that a name lies in.
+fn around(dir: &Path) -> Option<PathBuf> {
+    let mut mounts = mounts().unwrap_or_default().into_iter();
+    let around = mounts.rfind(|mount| mount.is_ours() && dir.starts_with(&mount.dir));
+    around.map(|mount| mount.dir)
 }
 
 async fn elsewhere(context: &Context, dir: &Path, mount: &MountEntry) -> CliError {
@@ -124,15 +152,19 @@ async fn without_agent(
     match answer(context, looking).await?.unwrap_or(Served::Live) {
         Served::Dead if mount.is_ours() => {}
         Served::Silent if mount.is_ours() && detach == Detach::Lazily => {}
-        Served::Silent if mount.is_ours() => {
-            let what = format!("the mount on {shown} does not answer");
-            return Err(CliError::new(&codes::MOUNT_BUSY, what)
-                .because("its agent hangs, or is gone and waited for")
-                .hint(format!("dfctl umount --lazy {}", quoted_path(&dir))));
-        }
+        Served::Silent if mount.is_ours() => return Err(silent(&dir)),
         _ => return Err(elsewhere(context, &dir, &mount).await),
     }
-    take_away(context, dir, mount, Detach::Lazily).await
+    let detach = if detach == Detach::Lazily { detach } else { Detach::Remains };
+    take_away(context, dir, mount, detach).await
+}
+
+/// What is to be said of a mount that does not answer.
+pub(super) fn silent(dir: &Path) -> CliError {
+    let what = format!("the mount on {} does not answer", printable(&dir.display().to_string()));
+    CliError::new(&codes::MOUNT_BUSY, what)
+        .because("its agent hangs, or is gone and waited for")
+        .hint(format!("dfctl umount --lazy {}", quoted_path(dir)))
 }
 
 /// Takes away what no agent has to do with any more.
@@ -146,7 +178,7 @@ async fn take_away(
     let clearing = tokio::task::spawn_blocking(move || unmount(&mount, detach));
     match answer(context, clearing).await? {
         Ok(Ok(())) => Unmounted { dir, left: None }.tell(context),
-        Ok(Err(error)) => Err(refused(&shown, &error)),
+        Ok(Err(error)) => Err(refused(format!("cannot unmount {shown}"), &dir, &error)),
         Err(error) => {
             let what = format!("cannot unmount {shown}");
             Err(CliError::new(&codes::UNEXPECTED, what).caused_by(&error))
@@ -154,17 +186,22 @@ async fn take_away(
     }
 }
 
-fn refused(shown: &str, error: &UnmountError) -> CliError {
+/// What is to be said of a mount on `dir` that stays.
+pub(super) fn refused(what: String, dir: &Path, error: &UnmountError) -> CliError {
     let code = match error {
         UnmountError::NotPermitted(_) => &codes::AGENT_REFUSED,
-        UnmountError::Busy(_) => &codes::MOUNT_BUSY,
+        UnmountError::Busy(_) | UnmountError::Carries { .. } => &codes::MOUNT_BUSY,
         UnmountError::NotMounted(_) => &codes::NOT_MOUNTED,
         UnmountError::Covered(_) => &codes::MOUNT_COVERED,
         UnmountError::NoHelper | UnmountError::Unseen { .. } | UnmountError::Refused { .. } => {
             &codes::MOUNT_FAILED
         }
     };
-    CliError::new(code, format!("cannot unmount {shown}")).caused_by(error)
+    let refused = CliError::new(code, what).caused_by(error);
+    match error {
+        UnmountError::Carries { .. } => refused.hint(carries(&quoted_path(dir))),
+        _ => refused,
+    }
 }
 
 /// The name as mounts are listed by: symbolic links are followed, also at its end, as far as the file system still

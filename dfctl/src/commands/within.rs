@@ -15,7 +15,7 @@ use crate::links;
 use crate::output::{printable, quoted_path};
 
 /// How long a mount may take to say what a name in it leads to.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
+pub const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Something inside of a mount.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,11 +63,24 @@ pub fn is_dead(error: &io::Error) -> bool {
 
 /// What is to be said of a name that leads into such a mount.
 pub fn dead(path: &Path) -> CliError {
-    let real = links::places(path).last().unwrap_or_else(|| path.to_owned());
+    stale(&around(path).unwrap_or_else(|| path.to_owned()))
+}
+
+/// The mount of dfs that a name leads into, as far as its way can be followed. Blocks for as long as what is on the way
+/// takes to answer.
+pub fn around(path: &Path) -> Option<PathBuf> {
+    of_table(links::places(path).last().unwrap_or_else(|| path.to_owned()))
+}
+
+/// The same by the name alone, of which nothing is looked up.
+pub fn around_by_name(path: &Path) -> Option<PathBuf> {
+    of_table(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+fn of_table(real: PathBuf) -> Option<PathBuf> {
     let table = mounts().unwrap_or_default();
     let around = table.iter().filter(|mount| mount.is_ours() && real.starts_with(&mount.dir));
-    let dir = around.map(|mount| mount.dir.clone()).next_back().unwrap_or(real);
-    stale(&dir)
+    around.map(|mount| mount.dir.clone()).next_back()
 }
 
 /// A mount on `dir` has lost its agent.

@@ -279,7 +279,8 @@ mod tests {
         let why = at(&["why", ""]);
         assert_eq!((why.names, why.files), (Some(Names::Tasks), Some(Files::Any)));
         assert_eq!(at(&["explain", ""]).names, Some(Names::Codes));
-        assert_eq!(at(&["umount", "/a", ""]).names, None, "it takes one");
+        assert_eq!(at(&["umount", "/a", ""]).names, Some(Names::Mounts), "it takes several");
+        assert_eq!(at(&["trace", "record", "/a", ""]).names, None, "what follows is a command");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use dfs_artifact::erofs::Kind;
 use dfs_artifact::{Index, View};
 use dfs_model::{ByteSize, Capacity};
 use dfs_peer::opener::{OpenArtifact, Purpose};
+use dfs_peer::store::Verify;
 use dfs_peer::targets;
 use dfs_proto::common::Preheating;
 use dfs_proto::convert::BadMessage;
@@ -34,7 +35,6 @@ use tonic::{Request, Response, Status};
 
 use super::asker::Asker;
 use super::before::ToMount;
-use super::content::Verify;
 use super::mounts::Meant;
 use super::prefetch::Mode;
 use super::status::{CallError, status_of};
@@ -78,6 +78,15 @@ fn entries<T: Send + 'static>(
     Ok(stream::iter(entries).boxed())
 }
 
+/// The command that a call is of; none where it names none.
+fn command_of(command: &[u8]) -> Result<Option<CommandId>, CallError> {
+    let bad = || CallError::BadRequest("the command's name is not 16 bytes".to_owned());
+    match command {
+        [] => Ok(None),
+        bytes => CommandId::from_slice(bytes).ok_or_else(bad).map(Some),
+    }
+}
+
 /// How often a mount looks its target up that is to follow it.
 fn follow_of(every_ms: u64) -> Result<Option<Duration>, CallError> {
     let every = Duration::from_millis(every_ms);
@@ -114,11 +123,7 @@ impl NodeService {
             targets::from_wire(target).map_err(|error| CallError::BadRequest(error.to_string()))?;
         let target = asker.names(target, user);
         let target = self.agent.complete(&target, asker.asking()).await?;
-        let bad = || CallError::BadRequest("the command's name is not 16 bytes".to_owned());
-        let command = match command {
-            [] => None,
-            bytes => Some(CommandId::from_slice(bytes).ok_or_else(bad)?),
-        };
+        let command = command_of(command)?;
         Ok(Question { target, view, command, purpose: Purpose::Look })
     }
 
@@ -196,6 +201,11 @@ impl NodeService {
         let called = tokio::task::spawn_blocking(move || call(&agent)).await;
         let told = called.map_err(|_| failed(MountTableError::Stopping))?;
         told.map(Response::new).map_err(failed)
+    }
+
+    async fn mounted_on(&self, dir: PathBuf, asker: Asker) -> Result<Response<MountInfo>, Status> {
+        let info = self.mounted(Some(dir.clone()), asker).await?.pop();
+        info.map(Response::new).ok_or_else(|| failed(MountTableError::NotMounted(dir)))
     }
 
     /// See [`views::mounts`].
@@ -358,6 +368,11 @@ impl node_server::Node for NodeService {
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
+        let command = command_of(&request.command).map_err(failed)?;
+        if self.agent.mounts().is_of(&dir, command, asker) {
+            // It did not hear of it, from this agent or the one before.
+            return self.mounted_on(dir, asker).await;
+        }
         let on = dir.clone();
         // Somebody else names it: it may lie where nobody answers.
         let may = tokio::task::spawn_blocking(move || asker.may_mount_on(&on)).await;
@@ -395,17 +410,17 @@ impl node_server::Node for NodeService {
             away: found.away,
             cache_quota,
             verify: Verify::wanted(request.verify_reads),
+            command,
         };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
         if let (Err(MountTableError::NoPath(_)), Some(question)) = (&mounted, question) {
             self.opened(&question.of_a_tree()).await?;
         }
-        let dir = mounted.map_err(failed)?;
+        let dir = mounted.map_err(|error| failed(self.agent.mounts().by_url(error)))?;
         if mounting.away.is_none() {
             self.agent.mounts().remember(mounting).await;
         }
-        let info = self.mounted(Some(dir.clone()), asker).await?.pop();
-        info.map(Response::new).ok_or_else(|| failed(MountTableError::NotMounted(dir)))
+        self.mounted_on(dir, asker).await
     }
 
     async fn unmount(

@@ -16,6 +16,7 @@ use dfs_peer::error_chain;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
 use dfs_proto::node::{KeptMount, ShownMount};
 use dfs_proto::scheduler::ResolveReply;
+use dfs_service::private_file;
 use dfs_source::{Asking, Target};
 
 use super::{Agent, Asker, CallError, Question, kept};
@@ -50,7 +51,9 @@ pub(super) struct Before(PathBuf);
 impl Before {
     /// What is written down below an agent's data directory.
     pub fn in_dir(data_dir: &Path) -> Self {
-        Self(data_dir.join("artifacts"))
+        let dir = data_dir.join("artifacts");
+        private_file::sweep(&dir);
+        Self(dir)
     }
 
     /// Writes down what is shown, in place of what it was before.

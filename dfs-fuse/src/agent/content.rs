@@ -10,7 +10,7 @@ use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{DirectGuard, EndGuard, Ends, Reads, StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, EndGuard, Ends, Reads, StoreError, Use, UseGuard, Verify};
 use dfs_source::Credentials;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,28 +26,10 @@ pub struct SpaceContent {
     _in_use: Vec<UseGuard>,
     /// What of them may be here at most.
     quota: Option<Arc<Quota>>,
-    verify: Verify,
     /// Without a quota nothing that is here goes.
     _all: Vec<DirectGuard>,
     /// The kernel reads their files by itself.
     ends: Mutex<Vec<EndGuard>>,
-}
-
-/// When bytes are held against their digests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Verify {
-    /// Once: when they come. What rots in the cache is shown until somebody looks for that.
-    #[default]
-    Arrivals,
-    /// Whenever they are read from the cache, too: what rots is fetched again.
-    Reads,
-}
-
-impl Verify {
-    /// As somebody wants it.
-    pub fn wanted(each_read: bool) -> Self {
-        if each_read { Self::Reads } else { Self::Arrivals }
-    }
 }
 
 impl SpaceContent {
@@ -57,14 +39,15 @@ impl SpaceContent {
         quota: Option<Arc<Quota>>,
         verify: Verify,
     ) -> Result<Self, ReadError> {
-        let spaces = opened.tasks.clone();
+        let spaces = opened.tasks.iter().map(|task| task.clone().verifying(verify));
+        let spaces: Vec<_> = spaces.collect();
         let index = opened.index.as_ref().map(|index| &index.task);
         let in_use = spaces.iter().chain(index).map(|task| task.in_use(Use::Mount));
         let _in_use = in_use.collect::<Result<_, _>>()?;
         let index = opened.index.as_ref().map(|index| Arc::clone(&index.index));
         let unlimited = spaces.iter().filter(|_| quota.is_none());
         let _all = unlimited.map(|task| task.stored().read_directly(Reads::UntilSaid)).collect();
-        Ok(Self { _in_use, index, quota, verify, _all, spaces, ends: Mutex::default() })
+        Ok(Self { _in_use, index, quota, _all, spaces, ends: Mutex::default() })
     }
 
     /// Has the files of all spaces end as the kernel can show them, for as long as this lives.
@@ -124,16 +107,10 @@ impl Content for SpaceContent {
             Err(error) => return Some(Err(error)),
         };
         let range = ByteRange::at(offset, buf.len() as u64);
-        if self.verify == Verify::Reads {
-            // What is found damaged is not here any more.
-            if let Err(error) = task.stored().verify(clipped(task, range).groups()) {
-                return Some(Err(content_error(&error.into())));
-            }
-        }
         if !task.has(range) {
             return None;
         }
-        match task.stored().read_at(range, buf) {
+        match task.read_here(range, buf) {
             Ok(()) => {
                 if let Some(quota) = &self.quota {
                     quota.touch(space, range.groups());

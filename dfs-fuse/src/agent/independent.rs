@@ -322,6 +322,7 @@ mod tests {
         let (records, index) = (Records::of(dir.path()), dir.path().join("tasks/aa/aabb/content"));
         let entry = MountEntry {
             id: 1,
+            parent: 0,
             only_id: None,
             dir: "/mnt".into(),
             root: "/".into(),

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dfs_artifact::View;
 use dfs_model::{ByteSize, Invariant, TaskInfo};
 use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError, Purpose};
-use dfs_peer::store::Lent;
+use dfs_peer::store::{Lent, Verify};
 use dfs_peer::{error_chain, targets};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
@@ -25,9 +25,9 @@ use futures::stream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::content::Verify;
 use super::follow::Following;
 use super::independent::Records;
+use super::known::CommandId;
 use super::lazy::lend;
 use super::mounts::What;
 use super::prefetch::Mode;
@@ -100,8 +100,8 @@ pub(super) fn read_any_record(path: &Path) -> io::Result<Option<KeptMount>> {
 
 /// What is written down of a mount.
 pub(super) fn shown(what: &What) -> ShownMount {
-    let What { opened, view, path, by, prefetch, owner, away: _, cache_quota, verify, following } =
-        what;
+    let What { opened, view, path, by, prefetch, owner, away: _, .. } = what;
+    let What { cache_quota, verify, following, command, .. } = what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -126,6 +126,7 @@ pub(super) fn shown(what: &What) -> ShownMount {
         switches: following.map_or(0, |following| following.switches),
         switched_unix_ms: following.and_then(|following| following.switched).map_or(0, unix_ms),
         verify_reads: *verify == Verify::Reads,
+        command: command.map(|command| command.as_bytes().to_vec().into()).unwrap_or_default(),
     }
 }
 
@@ -161,6 +162,7 @@ pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
         cache_quota: shown.cache_quota.map(ByteSize),
         verify: Verify::wanted(shown.verify_reads),
         following: following(shown),
+        command: CommandId::from_slice(&shown.command),
     }
 }
 
@@ -248,7 +250,10 @@ pub async fn left(
     if let Some(store) = store {
         let to = holder.cloned();
         let moving = tokio::task::spawn_blocking(move || moved(&store, to.as_deref()));
-        left.kept.extend(moving.await.unwrap_or_else(|_| Err(stopping()))?);
+        let mut moved = moving.await.unwrap_or_else(|_| Err(stopping()))?;
+        // An earlier agent that had moved it could not let go of it here.
+        moved.retain(|kept| left.kept.iter().all(|known| known.name != kept.name));
+        left.kept.extend(moved);
     }
     let records = Records::of(data_dir);
     let sorting = tokio::task::spawn_blocking(move || {

@@ -38,6 +38,11 @@ impl CommandId {
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
+
+    /// As messages have it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// What is asked, and for whom. Credentials are part of it: nobody is answered with what others were told.

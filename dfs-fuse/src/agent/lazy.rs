@@ -12,11 +12,11 @@ use std::sync::{Arc, OnceLock};
 use dfs_model::GROUP_BYTES;
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::Lent;
+use dfs_peer::store::{Lent, Verify};
 use dfs_proto::node::{KeptMount, ShownMount};
 use tokio::runtime::Handle;
 
-use super::content::{SpaceContent, Verify};
+use super::content::SpaceContent;
 use super::independent::{self, Noted};
 use super::kept;
 use super::mounts::{

@@ -24,7 +24,7 @@ pub use self::mounting::MountRequest;
 pub(super) use self::mounting::{Begun, Course, KEPT};
 pub use self::shown::MountView;
 pub(super) use self::shown::{Meant, Now, Showing, Shown, What, shown};
-use self::shown::{Watcher, content_of};
+use self::shown::{MountedView, Watcher, content_of};
 pub(super) use self::trees::{shows_whole, tree_of, whole_tree};
 use super::AgentFacts;
 use super::asker::Asker;
@@ -33,6 +33,7 @@ use super::content::SpaceContent;
 use super::follow::{Follow, FollowCounts, Follower, Following};
 use super::independent::{Noted, Records};
 use super::kept;
+use super::known::CommandId;
 use super::quota::Quotas;
 use super::traces::{Beginning, Traces};
 use super::works::Works;
@@ -194,6 +195,25 @@ impl MountTable {
     /// What is mounted on a directory.
     pub(super) fn shown_at(&self, dir: &Path) -> Option<Arc<Shown>> {
         self.entries.lock().get(dir).map(|entry| entry.showing.shown())
+    }
+
+    /// Whether a command that asks again is what this mount was made for.
+    pub(super) fn is_of(&self, dir: &Path, command: Option<CommandId>, asker: Asker) -> bool {
+        let is_it = |shown: Arc<Shown>| {
+            command.is_some() && shown.what().command == command && asker.may_undo(shown.by())
+        };
+        self.shown_at(dir).is_some_and(is_it)
+    }
+
+    /// An error that names what is mounted by its URL: what the kernel reads by itself it knows as a file of the cache.
+    pub(super) fn by_url(&self, error: MountTableError) -> MountTableError {
+        match error {
+            MountTableError::Mount(MountError::AlreadyMounted { dir, name }) => {
+                let name = self.shown_at(&dir).map_or(name, |shown| shown.what().name());
+                MountError::AlreadyMounted { dir, name }.into()
+            }
+            error => error,
+        }
     }
 
     /// The mounts that show something of a task, or of which somebody still uses a version that did.
@@ -452,15 +472,13 @@ impl MountTable {
             if !is_theirs && !asker.may_undo(Asker::Owner) {
                 return Err(MountTableError::NotYours(left));
             }
-            let is_unserved = match served(&left, ANSWER_WITHIN) {
-                Served::Live => mount.is_by_kernel(),
-                Served::Dead => true,
-                Served::Silent => detach == Detach::Lazily,
+            let detach = match (served(&left, ANSWER_WITHIN), detach) {
+                (Served::Live, _) if mount.is_by_kernel() => detach,
+                (Served::Dead, Detach::WhenUnused) => Detach::Remains,
+                (Served::Dead | Served::Silent, Detach::Lazily) => detach,
+                _ => return Err(MountTableError::NotMounted(left)),
             };
-            match is_unserved {
-                true => Ok(unmount(&mount, Detach::Lazily)?),
-                false => Err(MountTableError::NotMounted(left)),
-            }
+            Ok(unmount(&mount, detach)?)
         });
         clearing.await.map_err(|_| MountTableError::Stopping)??;
         Ok(self.entries.lock().len())
@@ -483,14 +501,16 @@ impl MountTable {
         let entries = self.entries.lock();
         let wanted = entries.iter().filter(|(dir, _)| only.is_none_or(|only| only == *dir));
         let of = |(dir, entry): (&PathBuf, &Entry)| {
-            let (shown, follow) = (entry.showing.shown(), entry.follow.clone());
-            (dir.clone(), shown, entry.mounted.survival().clone(), follow)
+            let device = entry.mounted.device().map(str::to_owned);
+            let (dir, survival) = (dir.clone(), entry.mounted.survival().clone());
+            let mounted = MountedView { dir, device, survival };
+            (mounted, entry.showing.shown(), entry.follow.clone())
         };
         let shown: Vec<_> = wanted.map(of).collect();
         drop(entries);
-        let view = |(dir, shown, survival, follow): (_, Arc<Shown>, _, Option<Arc<Follow>>)| {
+        let view = |(mounted, shown, follow): (_, Arc<Shown>, Option<Arc<Follow>>)| {
             let follow = follow.and_then(|follow| follow.view(&shown));
-            let mut view = shown.view(dir, survival);
+            let mut view = shown.view(mounted);
             // Its origin is there again.
             view.away.take_if(|_| follow.as_ref().is_some_and(|follow| follow.looked.is_some()));
             MountView { follow, ..view }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use dfs_model::{TaskId, TaskInfo, TaskKey};
 use dfs_peer::engine::Engine;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{PinChange, Store};
+use dfs_peer::store::{PinChange, Store, Verify};
 use dfs_proto::node::{PinRecord, PinState, PinnedTree, ShownMount};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::records::{FORMAT, Records};
 use self::room::Needs;
-use super::content::{SpaceContent, Verify};
+use super::content::SpaceContent;
 use super::kept;
 use super::mounts::{Meant, MountTableError, What};
 use super::prefetch::Mode;
@@ -281,6 +281,7 @@ impl Pins {
             cache_quota: None,
             verify: Verify::default(),
             following: None,
+            command: None,
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         PinRecord {

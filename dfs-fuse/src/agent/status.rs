@@ -298,12 +298,16 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
             | MountError::NotADirectory(_)
             | MountError::AlreadyMounted { .. }
             | MountError::HidesOwnData(_)
+            | MountError::FollowsItself(_)
             | MountError::Dead(_)
             | MountError::Unreadable { .. } => (Code::FailedPrecondition, "mount-dir"),
             MountError::NotTheirs(_) => (Code::PermissionDenied, "agent-refused"),
             _ => (Code::FailedPrecondition, "mount-failed"),
         },
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),
+        MountTableError::Unmount(UnmountError::Carries { .. }) => {
+            (Code::FailedPrecondition, "mount-carries")
+        }
         MountTableError::Unmount(UnmountError::Covered(_)) => {
             (Code::FailedPrecondition, "mount-covered")
         }

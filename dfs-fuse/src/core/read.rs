@@ -191,7 +191,9 @@ impl Core {
                 return Ok(bytes);
             }
         }
-        let reason = format!("bytes {range} were evicted {ATTEMPTS} times before they were read");
+        let reason = format!(
+            "bytes {range} were evicted, or found damaged, {ATTEMPTS} times before they were read"
+        );
         let error = ContentError::new(ContentErrorClass::Io, reason);
         inode.read_around(range, error).await
     }

@@ -92,13 +92,13 @@ impl Own {
     }
 
     fn connected(&self, state: &mut State) -> io::Result<()> {
-        match state.connection {
-            Some(_) => Ok(()),
-            None if self.over.lock().is_some() => Err(io::Error::other("the agent is stopping")),
-            None => self.connect(state),
+        if state.connection.is_none() && self.over.lock().is_some() {
+            return Err(io::Error::other("the agent is stopping"));
         }
+        self.connect(state)
     }
 
+    /// The same, also for a farewell.
     fn connect(&self, state: &mut State) -> io::Result<()> {
         if state.connection.is_some() {
             return Ok(());

@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dfs_service::lifecycle::raise_open_files;
@@ -28,7 +29,9 @@ use rustix::net::{
     sockopt,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+};
 
 use super::address::Address;
 use super::guarded::Guarded;
@@ -160,11 +163,15 @@ fn supervision(flags: &HolderFlags) -> Supervision {
     Supervision::new(starter, patience, Instant::now())
 }
 
-/// Can be read once the process was asked to end.
+/// Can be read once the process was asked to end. Signals that ask for something else do nothing from now on: with an
+/// agent that the same one ended, its mounts would be lost.
 pub(super) fn signals() -> io::Result<UnixStream> {
     let (heard, told) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    for signal in [SIGTERM, SIGINT] {
         signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
+    }
+    for signal in [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGIO, SIGPROF, SIGVTALRM, libc::SIGPWR] {
+        signal_hook::flag::register(signal, Arc::default())?;
     }
     Ok(heard)
 }

@@ -187,6 +187,7 @@ mod tests {
             switches: 2,
             switched_unix_ms: 1_700_000_000_000,
             verify_reads: false,
+            command: Default::default(),
         };
         let at = MountedAt { dir: b"/mnt/d".to_vec().into(), device: "0:77".to_owned(), name: url };
         KeptMount {

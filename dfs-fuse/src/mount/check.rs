@@ -56,9 +56,14 @@ impl Drop for Turn {
 
 impl MountPoint {
     /// Whether what lies at `path` could not be reached any more, or not be made: it lies below, or this one lies below it.
-    pub fn would_hide(&self, path: &Path) -> bool {
+    pub fn is_in_the_way_of(&self, path: &Path) -> bool {
         path.canonicalize()
             .is_ok_and(|real| real.starts_with(&self.dir) || self.dir.starts_with(&real))
+    }
+
+    /// Whether it is `dir`, or below it.
+    pub fn lies_within(&self, dir: &Path) -> bool {
+        dir.canonicalize().is_ok_and(|real| self.dir.starts_with(real))
     }
 
     /// A name that leads to the directory itself, for as long as this is.
@@ -166,6 +171,9 @@ fn allows_others(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     #[test]
@@ -224,24 +232,33 @@ mod tests {
         std::fs::create_dir_all(data.join("store")).unwrap();
         std::fs::create_dir(&beside).unwrap();
         for (dir, hides) in [(folder.path(), true), (&data, true), (&beside, false)] {
-            assert_eq!(mount_point(dir, None, None).unwrap().would_hide(&data), hides, "{dir:?}");
+            assert_eq!(
+                mount_point(dir, None, None).unwrap().is_in_the_way_of(&data),
+                hides,
+                "{dir:?}"
+            );
         }
-        assert!(mount_point(&data.join("store"), None, None).unwrap().would_hide(&data));
+        assert!(mount_point(&data.join("store"), None, None).unwrap().is_in_the_way_of(&data));
     }
 
     #[test]
-    fn whoever_wants_to_mount_where_somebody_is_about_to_waits_for_him() {
-        let folder = tempfile::tempdir().unwrap();
-        let other = tempfile::tempdir().unwrap();
-        let first = mount_point(folder.path(), None, None).unwrap();
-        let dir = folder.path().to_owned();
-        let second = std::thread::spawn(move || mount_point(&dir, None, None).unwrap().dir);
-        // Elsewhere nobody is in the way.
-        drop(mount_point(other.path(), None, None).unwrap());
-        assert!(!second.is_finished());
-        let dir = first.dir.clone();
-        drop(first);
-        assert_eq!(second.join().unwrap(), dir);
+    fn of_those_who_want_to_mount_on_a_directory_one_does_at_a_time() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let about_to = AtomicUsize::new(0);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..100 {
+                        let point = mount_point(folder.path(), None, None).unwrap();
+                        assert_eq!(about_to.fetch_add(1, Relaxed), 0);
+                        // Elsewhere nobody is in the way.
+                        drop(mount_point(other.path(), None, None).unwrap());
+                        about_to.fetch_sub(1, Relaxed);
+                        drop(point);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub(super) const KIND: &str = "erofs";
 pub(super) fn planned(dir: &Path, blobs: &Blobs) -> MountEntry {
     MountEntry {
         id: 0,
+        parent: 0,
         only_id: None,
         dir: dir.to_owned(),
         root: PathBuf::from("/"),

@@ -498,8 +498,8 @@ impl Marked {
         }
         let (ties, is_over) = (Arc::clone(ties), Arc::clone(&self.is_over));
         let settle = move || {
-            let mut left = in_doubt.into_iter().take_while(|_| !is_over.load(Relaxed));
-            left.by_ref().for_each(|space| (ties.settle)(space));
+            let left = in_doubt.into_iter().take_while(|_| !is_over.load(Relaxed));
+            left.for_each(|space| (ties.settle)(space));
         };
         let thread = std::thread::Builder::new().name("dfs-settle".to_owned());
         // Where there is no thread for it now there may be one the next time.

@@ -93,6 +93,11 @@ impl Mounted {
         &self.dir
     }
 
+    /// `major:minor` that its files show, where it has a name.
+    pub fn device(&self) -> Option<&str> {
+        self.entry.as_ref().map(|entry| &*entry.device).filter(|device| !device.is_empty())
+    }
+
     /// Fires when the mount is gone and no longer used, whoever unmounted it.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
@@ -152,7 +157,7 @@ impl Mounted {
         };
         let wait = match detach {
             Detach::WhenUnused => LET_GO,
-            Detach::Lazily => Duration::ZERO,
+            Detach::Lazily | Detach::Remains => Duration::ZERO,
         };
         match session.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => Ok(Unmounted::StillServed),

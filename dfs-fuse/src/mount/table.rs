@@ -20,6 +20,8 @@ const NAME_BYTES: usize = 1000;
 pub struct MountEntry {
     /// The kernel's number of it, while it is there: the next mount may get the same.
     pub id: u64,
+    /// That of the mount which it stands in.
+    pub parent: u64,
     /// The one that no other gets as long as the kernel runs, where that was asked for and there is one (Linux 6.8).
     pub only_id: Option<u64>,
     /// Where.
@@ -180,15 +182,16 @@ pub(super) fn printable_name(name: &str) -> String {
 /// One line of mountinfo(5): `id parent major:minor root dir options [optional …] - kind name super`.
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
+    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+    let (id, parent) = (number()?, number()?);
+    let device = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let mut path = || Some(OsString::from_vec(unescape(fields.next()?)).into());
     let (root, dir) = (path()?, path()?);
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8(unescape(fields.next()?)).ok()?;
     let name = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let user = fields.next().and_then(user_of);
-    Some(MountEntry { id, only_id: None, dir, root, device, kind, name, user })
+    Some(MountEntry { id, parent, only_id: None, dir, root, device, kind, name, user })
 }
 
 /// The number behind `user_id=` in a filesystem's own options.
@@ -229,7 +232,7 @@ mod tests {
         assert_eq!((&*mount.root, &*mount.dir), (Path::new("/c d"), Path::new("/mnt/a b")));
         assert_eq!((mount.device.as_str(), mount.name.as_str()), ("0:36", "https://h/x"));
         assert!(mount.is_ours());
-        assert_eq!((mount.id, mount.user), (41, Some(0)));
+        assert_eq!((mount.id, mount.parent, mount.user), (41, 29, Some(0)));
         assert_eq!(parse(b""), None);
     }
 

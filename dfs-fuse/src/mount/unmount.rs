@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -15,6 +15,10 @@ use rustix::mount::UnmountFlags;
 use super::check;
 use super::table::{self, MountEntry};
 
+/// For how long a mount may be in use by somebody who only looks at all mounts of the machine.
+const LOOKED_AT: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// What to do about a mount in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detach {
@@ -22,13 +26,17 @@ pub enum Detach {
     WhenUnused,
     /// Free the name at once; whoever has files open goes on until they are closed.
     Lazily,
+    /// The same of what has lost its process, unless something else stands in it, which would go with it.
+    Remains,
 }
 
 /// Why a mount was not taken away.
 #[derive(Debug, thiserror::Error)]
 pub enum UnmountError {
     /// Files in it are open, or it is somebody's working directory.
-    #[error("{0} is in use: a file in it is open, or it is the working directory of a process")]
+    #[error(
+        "{0} is in use: a file in it is open, it is the working directory of a process, or something is mounted in it"
+    )]
     Busy(PathBuf),
     /// Nothing is mounted there.
     #[error("nothing is mounted on {0}")]
@@ -36,6 +44,14 @@ pub enum UnmountError {
     /// It is not what one would see there.
     #[error("something else is mounted over {0}; take that away first")]
     Covered(PathBuf),
+    /// Another mount stands in it.
+    #[error("{other} is mounted in {dir}, and would go with it; take that away first", other = .other.display(), dir = .dir.display())]
+    Carries {
+        /// The mount point.
+        dir: PathBuf,
+        /// That of the other.
+        other: PathBuf,
+    },
     /// This user may not.
     #[error("{0} was mounted by another user; unmount it as that user or as root")]
     NotPermitted(PathBuf),
@@ -70,7 +86,16 @@ impl UnmountError {
 /// Takes away this mount, by whichever process it is served, and nothing that lies over it or has its name by now.
 pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
     match Found::of(mount) {
-        Ok(found) => found.unmount(detach),
+        Ok(found) => {
+            let carried = match detach {
+                Detach::Remains => found.carried(mount)?,
+                Detach::WhenUnused | Detach::Lazily => None,
+            };
+            match carried {
+                Some(other) => Err(UnmountError::Carries { dir: found.dir, other }),
+                None => found.unmount(detach),
+            }
+        }
         // What got the number of one that is gone is gone itself by now.
         Err(UnmountError::Covered(_) | UnmountError::Refused { .. }) if table::is_gone(mount) => {
             Err(UnmountError::NotMounted(mount.dir.clone()))
@@ -121,9 +146,25 @@ impl Found {
         Ok(Self { dir, above, name })
     }
 
+    /// What is mounted in it.
+    fn carried(&self, mount: &MountEntry) -> Result<Option<PathBuf>, UnmountError> {
+        let table = table::mounts()
+            .map_err(|source| UnmountError::Unseen { dir: self.dir.clone(), source })?;
+        Ok(table.into_iter().find(|other| other.parent == mount.id).map(|other| other.dir))
+    }
+
     fn unmount(&self, detach: Detach) -> Result<(), UnmountError> {
         let above = Path::new("/proc/self/fd").join(self.above.as_raw_fd().to_string());
-        by_system_call(&self.dir, &above.join(&self.name), detach)
+        let at = above.join(&self.name);
+        let begun = Instant::now();
+        loop {
+            match by_system_call(&self.dir, &at, detach) {
+                Err(UnmountError::Busy(_)) if begun.elapsed() < LOOKED_AT => {
+                    std::thread::park_timeout(LOOK_AGAIN);
+                }
+                done => return done,
+            }
+        }
     }
 }
 
@@ -131,7 +172,7 @@ impl Found {
 fn by_system_call(dir: &Path, at: &Path, detach: Detach) -> Result<(), UnmountError> {
     let flags = match detach {
         Detach::WhenUnused => UnmountFlags::NOFOLLOW,
-        Detach::Lazily => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+        Detach::Lazily | Detach::Remains => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
     };
     match rustix::mount::unmount(at, flags) {
         Ok(()) => Ok(()),
@@ -180,7 +221,7 @@ fn by_helper(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
     let helper = check::find_helper().ok_or(UnmountError::NoHelper)?;
     let mut command = Command::new(helper);
     command.arg("-u");
-    if detach == Detach::Lazily {
+    if detach != Detach::WhenUnused {
         command.arg("-z");
     }
     let output = command

@@ -99,6 +99,12 @@ fn run(program: &str, words: &[&str], dir: &Path) {
     assert!(Command::new(program).args(words).arg(dir).status().unwrap().success());
 }
 
+/// Whoever looks at all mounts of the machine has each of them in use for a moment.
+fn take_away(dir: &Path) {
+    let umount = || Command::new("umount").arg(dir).status().unwrap().success();
+    until("it can be unmounted", umount);
+}
+
 const DISK: [&str; 3] = ["-t", "tmpfs", "dfs-test"];
 
 fn shows(dir: &Path) -> Option<String> {
@@ -110,7 +116,7 @@ fn what_is_not_mounted_any_more_is_not_unmounted() {
     let mut fixture = Fixture::new(&one_file(10), MemoryContent::cached(vec![noise(10)]));
     let dir = fixture.mounted.dir().to_owned();
     let mount = mounted_at(&dir).unwrap().unwrap();
-    run("umount", &[], &dir);
+    take_away(&dir);
     run("mount", &DISK, &dir);
     for detach in [Detach::WhenUnused, Detach::Lazily] {
         let answer = unmount(&mount, detach);
@@ -121,7 +127,7 @@ fn what_is_not_mounted_any_more_is_not_unmounted() {
     until("nobody serves it", || ended.is_cancelled());
     assert_eq!(fixture.mounted.unmount(Detach::Lazily).unwrap(), Unmounted::Ended);
     assert_eq!(shows(&dir).as_deref(), Some("dfs-test"));
-    run("umount", &[], &dir);
+    take_away(&dir);
 }
 
 /// The kernel gives the number and the device of a mount that is gone to the next one.
@@ -131,7 +137,7 @@ fn another_mount_of_the_same_elsewhere_is_not_taken_for_one_that_is_gone() {
     let first = fixture();
     let dir = first.mounted.dir().to_owned();
     let gone = mounted_at(&dir).unwrap().unwrap();
-    run("umount", &[], &dir);
+    take_away(&dir);
     let others = [fixture(), fixture(), fixture()];
     for detach in [Detach::WhenUnused, Detach::Lazily] {
         let answer = unmount(&gone, detach);
@@ -146,7 +152,7 @@ fn mounts_that_come_and_go_beside_it_are_not_taken_for_one_that_is_gone() {
     let first = fixture();
     let dir = first.mounted.dir().to_owned();
     let gone = mounted_at(&dir).unwrap().unwrap();
-    run("umount", &[], &dir);
+    take_away(&dir);
     let (over, made) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -184,7 +190,7 @@ fn what_is_mounted_over_a_mount_is_left_alone() {
         assert!(matches!(answer, Err(UnmountError::Covered(_))), "{answer:?}");
         assert_eq!(shows(&dir).as_deref(), Some("dfs-test"));
     }
-    run("umount", &[], &dir);
+    take_away(&dir);
     assert_eq!(fixture.mounted.unmount(Detach::WhenUnused).unwrap(), Unmounted::Ended);
     assert_eq!(shows(&dir), None);
 }
@@ -207,5 +213,5 @@ fn a_link_in_the_way_does_not_lead_an_unmount_elsewhere() {
     assert_eq!(mounted.unmount(Detach::WhenUnused).unwrap(), Unmounted::Ended);
     assert_eq!(shows(&moved.join("m")), None);
     assert_eq!(shows(&other.join("m")).as_deref(), Some("dfs-test"));
-    run("umount", &[], &other.join("m"));
+    take_away(&other.join("m"));
 }

@@ -435,12 +435,43 @@ fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
     let mounts = dfctl_at(&socket, &["mounts", "--format", "name"]).done().text();
     assert_eq!(mounts.lines().next().map(Path::new), Some(&*dir));
     dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
+    end(&data);
+}
+
+/// Ends the agent that announced itself in this data directory.
+fn end(data: &Path) {
     let run: serde_json::Value =
         serde_json::from_slice(&fs::read(data.join("run.json")).unwrap()).unwrap();
     let pid = i32::try_from(run["pid"].as_u64().unwrap()).unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     until("it has gone", || !data.join("run.json").exists());
+}
+
+#[test]
+fn many_who_mount_at_once_where_no_agent_is_start_one_and_all_have_it_mount() {
+    const MANY: usize = 6;
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), b"content");
+    let (socket, data) = (place.path("own.sock"), place.path("data"));
+    let dirs: Vec<_> = (0..MANY).map(|number| place.dir(&format!("mount-{number}"))).collect();
+    let _mounts: Vec<_> =
+        dirs.iter().map(|dir| dfs_tests::cluster::Mount::guard(dir.as_path())).collect();
+    let words = ["--data-dir", data.to_str().unwrap(), "mount", source.to_str().unwrap()];
+    let mount = |dir: &PathBuf| dfctl_at(&socket, &[&words[..], &[dir.to_str().unwrap()]].concat());
+    let said: Vec<_> = std::thread::scope(|threads| {
+        let asking: Vec<_> = dirs.iter().map(|dir| threads.spawn(|| mount(dir))).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    let said: Vec<_> = said.into_iter().map(Said::done).collect();
+    let started = said.iter().filter(|said| said.stderr.contains("started the node agent"));
+    assert_eq!(started.count(), 1);
+    for dir in &dirs {
+        assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
+        dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
+    }
+    end(&data);
 }
 
 #[test]

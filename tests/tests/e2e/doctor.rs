@@ -491,12 +491,15 @@ fn whoever_runs_into_a_dead_mount_is_told_the_same() {
         let stderr = said.stderr.replace(&format!("--socket {} ", agent.socket().display()), "");
         assert!(stderr.contains(&way), "{}: {stderr}", said.line);
     };
-    told(agent.dfctl(&["mount", &url, shown]));
     told(agent.dfctl(&["mounts", shown]));
     told(agent.dfctl(&["cache", "ls", file.to_str().unwrap()]));
     told(agent.dfctl(&["why", file.to_str().unwrap()]));
     let said = of_agent(&agent, &[]);
     assert!(said.text().contains(&way), "{}", said.text());
-    agent.dfctl(&["umount", shown]);
+    // Whoever mounts there again means that.
+    let said = agent.dfctl(&["mount", &url, shown]).done();
+    assert!(said.stderr.contains("whose agent is gone was on"), "{}", said.stderr);
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 1_000);
+    agent.dfctl(&["umount", shown]).done();
     assert!(!is_mounted(&dir));
 }

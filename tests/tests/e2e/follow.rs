@@ -397,6 +397,23 @@ fn one_file_is_followed_too_and_what_follows_is_read_through_the_agent() {
 }
 
 #[test]
+fn a_directory_is_not_followed_from_within_itself() {
+    let place = Place::new();
+    let source = place.dir("source");
+    fs::write(source.join("f"), "x").unwrap();
+    let within = place.dir("source/within");
+    let agent = Agent::solo(&place, "agent");
+    let url = format!("file://{}/", source.display());
+    let mount =
+        |how: &[&str]| agent.dfctl(&[&["mount"], how, &[&url, within.to_str().unwrap()]].concat());
+    let refused = mount(&["--follow"]).exits(2);
+    assert!(refused.stderr.contains("lies within what is followed"), "{}", refused.stderr);
+    agent.guard(&within);
+    mount(&[]).done();
+    assert_eq!(text(&within.join("f")), "x");
+}
+
+#[test]
 fn a_mount_that_follows_nothing_says_so() {
     let place = Place::new();
     let (origin, _) = origin();

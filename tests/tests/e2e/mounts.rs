@@ -14,7 +14,7 @@ use rustix::fs::{Advice, fadvise};
 use crate::footprint::own_memory;
 use crate::support::servers::Server;
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, Tmpfs, all, dfctl_at, is_mounted, until};
+use crate::support::{Agent, Expected, Place, Tmpfs, all, binary, dfctl_at, is_mounted, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -189,6 +189,21 @@ fn one_agent_serves_several_mounts_and_each_goes_by_itself() {
 }
 
 #[test]
+fn of_several_mounts_to_be_taken_away_one_that_is_none_keeps_no_other() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let [first, second] =
+        ["first", "second"].map(|name| agent.mount(&origin.url("/d/"), place.dir(name)));
+    let none = place.dir("none");
+    let words = [&first, &none, &second].map(|dir| dir.to_str().unwrap());
+    let said = agent.dfctl(&[&["umount"], &words[..]].concat()).exits(8);
+    assert!(said.stderr.contains("DFS-5103") && said.stderr.contains("1 of 3"), "{}", said.stderr);
+    assert_eq!(said.text().lines().count(), 2, "{}", said.text());
+    assert!(!is_mounted(&first) && !is_mounted(&second));
+}
+
+#[test]
 fn a_mount_is_taken_away_by_the_link_that_it_was_made_by() {
     let place = Place::new();
     let source = place.dir("source");
@@ -342,16 +357,28 @@ fn an_agent_that_was_killed_mounts_again_over_what_it_left() {
     agent.kill();
     until("the dead mount is one", || fs::metadata(&dir).is_err());
     agent.start_again();
-    let refused = agent.dfctl(&["mount", &file_url(&source), &text]).fails(2, "DFS-5102");
     for own in [agent.data().to_owned(), agent.data().join("tasks")] {
         let words = ["mount", &file_url(&source), own.to_str().unwrap()];
         let hides = agent.dfctl(&words).fails(2, "DFS-5102");
         assert!(hides.stderr.contains("this agent's own data"), "{}", hides.stderr);
     }
-    assert!(refused.stderr.contains("umount"), "it says how to go on: {}", refused.stderr);
-    agent.dfctl(&["umount", "--lazy", &text]).done();
-    agent.dfctl(&["mount", &file_url(&source), &text]).done();
+    let said = agent.dfctl(&["mount", &file_url(&source), &text]).done();
+    assert!(said.stderr.contains("it is taken away"), "{}", said.stderr);
     trees::assert_same(&dir, &source);
+}
+
+#[test]
+fn a_mount_that_the_agent_makes_where_nobody_sees_it_is_undone_and_told() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, MIB)).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private"]).arg(binary("dfctl"));
+    command.arg("--socket").arg(agent.socket()).arg("mount").args([&origin.url("/d/")]).arg(&dir);
+    let said = Said::by(&mut command).unwrap().fails(1, "DFS-5101");
+    assert!(said.stderr.contains("mount namespace"), "{}", said.stderr);
+    assert!(!is_mounted(&dir) && agent.shown(&dir).is_none());
 }
 
 #[test]
@@ -585,4 +612,33 @@ fn a_mount_with_another_on_top_is_left_alone_and_that_is_said() {
     assert!(said.stderr.contains("on top of the mount of dfs"), "{}", said.stderr);
     drop(cover);
     assert!(is_mounted(&dir));
+}
+
+#[test]
+fn what_is_mounted_in_a_mount_whose_agent_is_gone_is_lost_to_nobody_who_clears_that_away() {
+    let place = Place::new();
+    let origin = Origin::of("/d/sub/f", Body::noise(1, 1_000)).unwrap();
+    let url = origin.url("/d/");
+    let (mut killed, other) = (Agent::solo(&place, "killed"), Agent::solo(&place, "other"));
+    let dir = killed.mount(&url, place.dir("mount"));
+    let within = Tmpfs::mount(dir.join("sub"), 1 << 20);
+    fs::write(within.path().join("mine"), "mine").unwrap();
+    killed.kill();
+    until("the mount is dead", || fs::metadata(&dir).is_err());
+    let text = dir.to_str().unwrap();
+    let none = place.path("none");
+    for (socket, words, fails) in [
+        (other.socket(), &["umount", text][..], (1, "DFS-5105")),
+        (&none, &["umount", text], (1, "DFS-5105")),
+        (other.socket(), &["mount", &url, text], (1, "DFS-5105")),
+    ] {
+        let said = dfctl_at(socket, words).fails(fails.0, fails.1);
+        let other = format!("{} is mounted in", within.path().display());
+        assert!(said.stderr.contains(&other), "{}", said.stderr);
+        assert!(said.stderr.contains(&format!("findmnt -R {text} ")), "{}", said.stderr);
+        assert!(is_mounted(&dir) && is_mounted(within.path()));
+    }
+    drop(within);
+    other.dfctl(&["mount", &url, text]).done();
+    assert!(fs::read(dir.join("sub/f")).unwrap() == all(&Body::noise(1, 1_000)));
 }

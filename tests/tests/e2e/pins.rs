@@ -74,6 +74,12 @@ fn what_of_a_path_is_here_is_listed_for_each_entry() {
     let said = agent.dfctl(&["cache", "ls", "-n", "1", dir.to_str().unwrap()]).done();
     assert!(said.text().contains("… and 2 more entries"), "{}", said.text());
     assert!(said.text().contains("4 files"), "{}", said.text());
+    // What could be the beginning of a task's id and is a mount is the mount.
+    agent.mount(&origin.url("/m/"), place.dir("ca"));
+    let mut command = agent.node.dfctl_command().unwrap();
+    command.current_dir(place.root()).args(["cache", "ls", "--format", "json", "ca"]);
+    let rows = items(&Said::by(&mut command).unwrap().done());
+    assert_eq!((&rows[0]["path"], &rows[0]["files"]), (&"ca".into(), &4.into()), "{rows:?}");
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dfs_tests::process::Said;
 use dfs_tests::{Binaries, Body, Fault, Node, Origin};
 
 use crate::support::disk::Disk;
 use crate::support::trees;
-use crate::support::{Agent, Expected, Place, services_started_by, until};
+use crate::support::{Agent, Expected, Place, binary, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -90,11 +91,8 @@ fn what_was_mounted_before_a_power_cut_is_mounted_after_it_without_a_byte_of_the
     let all = |body: &Body| body.read(0, body.length().unwrap()).unwrap();
     let (tree, single) = (place.path("tree"), place.path("single"));
     let mut agent = Agent::solo_in(disk.path(), "agent");
-    let mount = |agent: &Agent| {
-        agent.mount(&origin.url("/tree.tar"), tree.clone());
-        agent.mount(&origin.url("/d/large"), single.clone());
-    };
-    mount(&agent);
+    agent.mount(&origin.url("/tree.tar"), tree.clone());
+    agent.mount(&origin.url("/d/large"), single.clone());
     trees::assert_same(&tree, &source);
     assert!(fs::read(single.join("large")).unwrap() == all(&large));
     disk.flush();
@@ -108,9 +106,16 @@ fn what_was_mounted_before_a_power_cut_is_mounted_after_it_without_a_byte_of_the
     disk.recover();
     origin.reset_counters();
     let agent = booted(&place, &disk);
-    mount(&agent);
     // Where it is that another boot was.
-    let root = PathBuf::from(format!("/proc/{}/root", agent.node.process().pid()));
+    let pid = agent.node.process().pid().to_string();
+    for (path, dir) in [("/tree.tar", &tree), ("/d/large", &single)] {
+        fs::create_dir_all(dir).unwrap();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &pid, "--mount"]).arg(binary("dfctl"));
+        command.arg("--socket").arg(agent.socket()).arg("mount").arg(origin.url(path)).arg(dir);
+        Said::by(&mut command).unwrap().done();
+    }
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
     let there = |path: &Path| root.join(path.strip_prefix("/").unwrap());
     trees::assert_same(&there(&tree), &source);
     assert!(fs::read(there(&single).join("large")).unwrap() == all(&large));

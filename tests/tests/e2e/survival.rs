@@ -3,20 +3,25 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use dfs_proto::common;
+use dfs_proto::node::MountRequest;
+use dfs_proto::node::node_client::NodeClient;
 use dfs_tests::process::Said;
 use dfs_tests::wait::{PATIENCE, find};
 use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin, Owned, wait};
 use rustix::process::{Pid, Signal, kill_process};
+use tonic::Code;
 
 use crate::support::own::{Of, Own, running};
 use crate::support::{
-    Agent, Expected, NOBODY, Place, Running, Tmpfs, all, as_nobody, binaries, binary, dfctl_at,
-    is_mounted, reading, reading_with, secluded,
+    Agent, Expected, NOBODY, Place, Running, Tmpfs, all, binaries, binary, dfctl_at, is_mounted,
+    reading, reading_with, secluded,
 };
 
 const MIB: u64 = 1 << 20;
@@ -411,6 +416,15 @@ fn a_mount_that_nobody_serves_is_taken_away_lazily_at_once() {
         |words: &[&str]| agent.dfctl(&[&["umount"], words, &[dir.to_str().unwrap()]].concat());
     let said = umount(&[]).fails(1, "DFS-5105");
     assert!(said.stderr.contains("umount --lazy"), "{}", said.stderr);
+    // Who would mount there is told, too, and waits for nobody.
+    let there =
+        [dir.to_str().unwrap(), &*place.path("mount/d").display().to_string()].map(str::to_owned);
+    for there in there {
+        let words = ["mount", &origin.url("/d/"), &there];
+        let said = agent.dfctl(&words).fails(1, "DFS-5105");
+        let hint = format!("umount --lazy {}\n", dir.display());
+        assert!(said.stderr.contains(&hint), "{there}: {}", said.stderr);
+    }
     umount(&["--lazy"]).done();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     agent.start_again();
@@ -579,16 +593,19 @@ fn a_user_who_is_not_root_has_mounts_that_survive_too() {
     thread::spawn(move || child.wait());
     wait::until("the agent listens", || socket.exists()).unwrap();
     let _guard = Mount::guard(&dir);
-    let dfctl = |words: &[&str]| {
-        let mut command = as_nobody(&programs.join("dfctl"));
-        Said::by(command.arg("--socket").arg(&socket).args(words)).unwrap()
+    // As somebody who sees what the agent mounts.
+    let beside = |of: Pid| {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &of.as_raw_nonzero().to_string(), "setpriv"]);
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.env("HOME", "/nonexistent");
+        command
     };
-    dfctl(&["mount", &origin.url("/d/"), dir.to_str().unwrap()]).done();
+    let mut mounting = beside(own.agent());
+    mounting.arg(programs.join("dfctl")).arg("--socket").arg(&socket);
+    Said::by(mounting.args(["mount", &origin.url("/d/")]).arg(&dir)).unwrap().done();
     let gate = origin.inject(Fault::gate().on("/d/f"));
-    let holder = own.holder().unwrap().as_raw_nonzero().to_string();
-    let mut reader = Command::new("nsenter");
-    reader.args(["--mount", "--target", &holder, "setpriv"]);
-    reader.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let mut reader = beside(own.holder().unwrap());
     let reader = reading_with(reader.arg("cat").arg(dir.join("f")));
     gate.wait_struck(1).unwrap();
     kill_process(own.agent(), Signal::KILL).unwrap();
@@ -758,6 +775,31 @@ fn an_agent_that_waits_for_a_holder_that_hangs_is_stopped_in_order_all_the_same(
 }
 
 #[test]
+fn signals_that_ask_for_something_else_end_neither_an_agent_nor_its_holder() {
+    let own = Own::start(Place::new());
+    let body = Body::noise(1, MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let both = [own.agent(), own.holder().unwrap()];
+    // Whoever was ended would have taken it, too.
+    let has_taken = |pid: Pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status
+            .lines()
+            .all(|line| !line.starts_with("ShdPnd:") || line.ends_with("0000000000000000"))
+    };
+    let others = [Signal::ALARM, Signal::IO, Signal::PROF, Signal::VTALARM, Signal::POWER];
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2].into_iter().chain(others) {
+        both.iter().for_each(|pid| kill_process(*pid, signal).unwrap());
+        let have = || both.iter().all(|pid| has_taken(*pid));
+        wait::until("both have taken it", have).unwrap();
+    }
+    assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+    assert_eq!([own.agent(), own.holder().unwrap()], both, "{}", own.log());
+    assert!(own.log().contains("SIGHUP changes nothing"), "{}", own.log());
+}
+
+#[test]
 fn whoever_asks_an_agent_that_is_on_its_way_back_waits_for_it_and_starts_no_other_one() {
     let own = Own::start_with_its_socket(Place::new());
     let origin = Origin::of("/d/f", Body::noise(1, MIB)).unwrap();
@@ -768,6 +810,65 @@ fn whoever_asks_an_agent_that_is_on_its_way_back_waits_for_it_and_starts_no_othe
         .unwrap();
     let listed = dfctl_at(&own.socket, &["mounts", "--format", "json"]).done().json().unwrap();
     assert!(listed["items"][0]["dir"] == dir.to_str().unwrap(), "{listed}");
+}
+
+#[test]
+fn whoever_mounts_while_the_agent_is_killed_gets_the_mount_from_the_next_one() {
+    const MOUNTS: usize = 10;
+    let own = Own::start(Place::new());
+    let origin = Origin::of("/d/f", Body::noise(1, MIB)).unwrap();
+    let url = origin.url("/d/");
+    // For its sake the agent is started again, whenever it is killed.
+    let _first = own.mount(&url);
+    let dirs = (0..MOUNTS).map(|number| own.place.dir(&format!("mount-{number}")));
+    let mounts: Vec<_> = dirs.map(|dir| (Mount::guard(&dir), dir)).collect();
+    for (number, (mount, dir)) in mounts.iter().enumerate() {
+        let agent = own.agent();
+        wait::until("it answers", || UnixStream::connect(&own.socket).is_ok()).unwrap();
+        let words = ["mount", &url, "--cache-quota", "64MiB", dir.to_str().unwrap()];
+        let said = thread::scope(|threads| {
+            let asking = threads.spawn(|| dfctl_at(&own.socket, &words));
+            // Every other one after it was made, and mostly before anybody was told.
+            while number % 2 == 1 && !mount.is_mounted() && !asking.is_finished() {
+                thread::yield_now();
+            }
+            kill_process(agent, Signal::KILL).unwrap();
+            asking.join().unwrap()
+        });
+        said.done();
+        let quota = &own.shown(dir).unwrap()["cache_quota_bytes"];
+        assert_eq!(*quota, 64 * MIB, "{}", own.log());
+        wait::until("another one is there", || own.agent() != agent).unwrap();
+    }
+    for (_, dir) in &mounts {
+        assert!(fs::read(dir.join("f")).unwrap() == all(&Body::noise(1, MIB)));
+    }
+}
+
+#[tokio::test]
+async fn what_one_agent_mounted_for_a_command_the_next_one_has_mounted_for_it() {
+    let own = Own::start(Place::new());
+    let origin = Origin::of("/d/f", Body::noise(1, MIB)).unwrap();
+    let dir = own.place.dir("mount");
+    let _guard = Mount::guard(&dir);
+    let mount = async |command: u8| {
+        let channel = dfs_service::net::grpc_local_channel(&own.socket, None);
+        let request = MountRequest {
+            target: Some(common::Target { url: origin.url("/d/"), ..Default::default() }),
+            dir: dir.to_str().unwrap().to_owned(),
+            lane: "auto".to_owned(),
+            command: vec![command; 16].into(),
+            ..MountRequest::default()
+        };
+        NodeClient::new(channel).mount(request).await.map(|made| made.into_inner().device)
+    };
+    let (made, first) = (mount(1).await.unwrap(), own.agent());
+    kill_process(first, Signal::KILL).unwrap();
+    wait::until("the next one is there", || own.agent() != first).unwrap();
+    wait::until("it answers", || UnixStream::connect(&own.socket).is_ok()).unwrap();
+    assert!(made.contains(':'), "its device is {made}");
+    assert_eq!(mount(1).await.unwrap(), made);
+    assert_eq!(mount(2).await.unwrap_err().code(), Code::FailedPrecondition);
 }
 
 #[test]

@@ -183,6 +183,10 @@ fn read(one: &mut Measured, load: Load, size: u64) -> Result<(), Failure> {
     if one.subject == Subject::Peer(Peer::Native) {
         return Ok(());
     }
+    // The host of a virtual machine takes back what is free for a while (free page reporting), and who fills the page cache
+    // then waits for each page: it is given them again first.
+    drop_pages(&file)?;
+    Load::Sequential.run(&file)?;
     drop_pages(&file)?;
     let cpu = || one.mounted.pid.and_then(measure::cpu);
     let before = cpu();

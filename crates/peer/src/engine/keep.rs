@@ -338,7 +338,7 @@ pub(super) fn own(
         let group = GroupRange::new(node.index, 1);
         if shared.stored.ready(group).is_err() {
             // Nobody holds on to what was known of it but who signed that: the next one who reads it decides.
-            shared.stored.mark_bad(group)?;
+            shared.stored.mark_bad(&[group])?;
         }
         return Err(KeepError::Changed(node.index));
     }

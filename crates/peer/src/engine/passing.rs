@@ -19,7 +19,7 @@ use super::error::ReadError;
 use super::task::{Shared, Task};
 use crate::digests::SignedDigests;
 use crate::hashtree::{Cv, Node};
-use crate::store::{StoreError, StoredTask};
+use crate::store::{StoreError, StoredTask, Verify};
 
 /// Groups in memory at a time, over all tasks: 64 MiB.
 const GROUPS_IN_MEMORY: usize = 1024;
@@ -303,17 +303,17 @@ impl Shared {
     }
 
     /// The bytes of `range`, from the store or from memory. Blocks.
-    pub(super) fn bytes(&self, range: ByteRange) -> Result<Bytes, StoreError> {
+    pub(super) fn bytes(&self, range: ByteRange, verify: Verify) -> Result<Bytes, StoreError> {
         let groups = range.groups();
         if self.stored.has(groups) {
-            return self.stored.read(range);
+            return self.stored.read_by(range, verify);
         }
         let mut out = BytesMut::with_capacity(range.len() as usize);
         for group in groups.iter() {
             let part = GroupRange::new(group, 1).bytes(range.end).intersection(range);
             match self.passing.part(group, part) {
                 Some(bytes) => out.extend_from_slice(&bytes),
-                None => out.extend_from_slice(&self.stored.read(part)?),
+                None => out.extend_from_slice(&self.stored.read_by(part, verify)?),
             }
         }
         Ok(out.freeze())
@@ -393,7 +393,9 @@ impl Task {
         loop {
             attempts += 1;
             let passage = self.passage(part.groups(), priority).await?;
-            let read = tokio::task::spawn_blocking(move || passage.shared.bytes(part)).await;
+            let verify = self.verify;
+            let read =
+                tokio::task::spawn_blocking(move || passage.shared.bytes(part, verify)).await;
             match read.map_err(|_| ReadError::Closing(self.id()))? {
                 Err(StoreError::Missing { groups, .. }) if attempts < ATTEMPTS => {
                     self.report_lost(groups).await?;

@@ -15,7 +15,7 @@ use super::error::ReadError;
 use super::passing::Passage;
 use super::task::{Shared, Task};
 use crate::hashtree::{self, Node};
-use crate::store::{StoreError, Use, UseGuard};
+use crate::store::{StoreError, Use, UseGuard, Verify};
 use crate::wire::{
     ErrorCode, HaveStream, HaveUpdate, PeerIdentity, PieceRequest, Provider, Ready, Refusal,
     Segment, SegmentStream, WatchRequest,
@@ -194,7 +194,7 @@ fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Seg
     let proof = hashtree::prove(shape, groups, &trusted, lookup)
         .map_err(|error| Refusal::new(ErrorCode::NotHeld, error.to_string()))?;
     let bytes = groups.bytes(length.unwrap_or(u64::MAX));
-    let payload = shared.bytes(bytes).map_err(|error| match error {
+    let payload = shared.bytes(bytes, Verify::Arrivals).map_err(|error| match error {
         StoreError::Missing { .. } => Refusal::from(ErrorCode::NotHeld),
         error => Refusal::new(ErrorCode::Internal, error.to_string()),
     })?;

@@ -25,7 +25,7 @@ use crate::conductor::SourceAccess;
 use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
 use crate::limits::{OriginSlot, OriginSlots, Turns};
-use crate::store::{StoreError, StoredTask, TakenOut, Use, UseGuard};
+use crate::store::{StoreError, StoredTask, TakenOut, Use, UseGuard, Verify};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
 const GROWING_WINDOW: u64 = 256;
@@ -227,13 +227,19 @@ pub(super) struct Hold;
 #[derive(Clone)]
 pub struct Task {
     pub(super) shared: Arc<Shared>,
+    pub(super) verify: Verify,
     _hold: Option<Arc<Hold>>,
 }
 
 impl Task {
     /// A handle; without a hold it keeps nothing open.
     pub(super) fn new(shared: Arc<Shared>, hold: Option<Arc<Hold>>) -> Self {
-        Self { shared, _hold: hold }
+        Self { shared, verify: Verify::default(), _hold: hold }
+    }
+
+    /// The same handle, whose reads hold bytes against their digests as said.
+    pub fn verifying(self, verify: Verify) -> Self {
+        Self { verify, ..self }
     }
 
     /// Its identity and layout.
@@ -260,7 +266,7 @@ impl Task {
 
     /// A handle on the same that does not keep it open.
     pub fn without_hold(&self) -> Self {
-        Self::new(Arc::clone(&self.shared), None)
+        Self::new(Arc::clone(&self.shared), None).verifying(self.verify)
     }
 
     /// From now on this host leads others in it: it fetches what they ask it for, as a seed does.
@@ -522,8 +528,8 @@ impl Task {
         loop {
             attempts += 1;
             self.ensure(range, priority).await?;
-            let stored = self.shared.stored.clone();
-            let read = tokio::task::spawn_blocking(move || stored.read(range)).await;
+            let (stored, verify) = (self.shared.stored.clone(), self.verify);
+            let read = tokio::task::spawn_blocking(move || stored.read_by(range, verify)).await;
             let outcome = read.map_err(|_| ReadError::Closing(self.id()))?;
             match outcome {
                 Ok(bytes) => return Ok(bytes),
@@ -533,6 +539,11 @@ impl Task {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Fills `buf` with the bytes of `range`, all of which must be here.
+    pub fn read_here(&self, range: ByteRange, buf: &mut [u8]) -> Result<(), StoreError> {
+        self.shared.stored.read_at(range, buf, self.verify)
     }
 
     /// Keeps the whole of a tiny content that came with the answer to what it is, where it is proven to be that. Ends

@@ -5,7 +5,7 @@
 //! never stops, and nobody who waits finds more than one of its parts in the way. What somebody waits for needs no turn,
 //! whoever wanted it first.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
 
 use dfs_model::{GroupRange, Priority, TaskId};
 use parking_lot::Mutex;
@@ -14,18 +14,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// See the module.
 #[derive(Debug)]
 pub struct Turns {
-    waiting: Mutex<Vec<Awaited>>,
-    /// Of the next one who waits.
-    number: AtomicU64,
+    /// What somebody waits for, by a number of his own.
+    waiting: Mutex<BTreeMap<u64, (TaskId, GroupRange)>>,
     one: Semaphore,
-}
-
-/// What somebody waits for.
-#[derive(Debug)]
-struct Awaited {
-    number: u64,
-    task: TaskId,
-    groups: GroupRange,
 }
 
 /// Somebody waits, as long as this is there.
@@ -37,7 +28,7 @@ pub struct Waiting<'a> {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), number: AtomicU64::new(0), one: Semaphore::new(1) }
+        Self { waiting: Mutex::default(), one: Semaphore::new(1) }
     }
 }
 
@@ -50,8 +41,9 @@ impl Turns {
         groups: GroupRange,
     ) -> Option<Waiting<'_>> {
         (priority == Priority::Demand).then(|| {
-            let number = self.number.fetch_add(1, Ordering::Relaxed);
-            self.waiting.lock().push(Awaited { number, task, groups });
+            let mut waiting = self.waiting.lock();
+            let number = waiting.last_key_value().map_or(0, |(last, _)| last + 1);
+            waiting.insert(number, (task, groups));
             Waiting { turns: self, number }
         })
     }
@@ -73,16 +65,16 @@ impl Turns {
     /// Whether somebody waits, and nobody for any of these.
     fn gives_way(&self, task: TaskId, groups: GroupRange) -> bool {
         let waiting = self.waiting.lock();
-        let is_awaited = |awaited: &Awaited| {
-            awaited.task == task && !awaited.groups.intersection(groups).is_empty()
+        let is_awaited = |(of, awaited): &(TaskId, GroupRange)| {
+            *of == task && !awaited.intersection(groups).is_empty()
         };
-        !waiting.is_empty() && !waiting.iter().any(is_awaited)
+        !waiting.is_empty() && !waiting.values().any(is_awaited)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.turns.waiting.lock().retain(|awaited| awaited.number != self.number);
+        self.turns.waiting.lock().remove(&self.number);
     }
 }
 

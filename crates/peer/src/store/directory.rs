@@ -332,7 +332,12 @@ impl Directory {
     pub(super) fn empty_trash(&self) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for path in list(&self.trash())? {
-            match fs::remove_dir_all(&path) {
+            let removed = match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
+                Ok(_) => fs::remove_file(&path),
+                Err(error) => Err(error),
+            };
+            match removed {
                 // Another thread empties it too.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => outcome = outcome.and(removed.map_err(StoreError::io("remove", &path))),

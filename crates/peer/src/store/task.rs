@@ -4,6 +4,7 @@ mod doubt;
 mod ends;
 mod holes;
 mod mapped;
+mod read;
 mod salvage;
 mod signatures;
 mod sole;
@@ -15,6 +16,7 @@ pub use doubt::Check;
 pub(super) use ends::Wanted;
 pub use ends::{EndGuard, Ends};
 pub use holes::TakenOut;
+pub use read::Verify;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -24,8 +26,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, GroupSet, TaskId, groups_in};
+use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, TaskId, groups_in};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -393,40 +394,6 @@ impl StoredTask {
         let written = opened.state.write_nodes(nodes.iter().copied());
         opened.recount(0);
         written.map_err(StoreError::write(opened.id, &opened.path))
-    }
-
-    /// Reads exactly `range` into `buf`, which is as long. Every group it touches must be here.
-    pub fn read_at(&self, range: ByteRange, buf: &mut [u8]) -> Result<(), StoreError> {
-        let opened = &*self.opened;
-        let groups = range.groups();
-        let got = buf.len() as u64;
-        if got != range.len() || self.length().is_some_and(|length| range.end > length) {
-            let source = ContentError::WrongLength { groups, expected: range.len(), got };
-            return Err(StoreError::Content { task: opened.id, source });
-        }
-        loop {
-            let before = self.ready_as_of(groups)?;
-            opened.presence.note_read(opened.directory.now());
-            if opened.read_layers(buf, range.start).is_err() {
-                // A disk error or a file cut short: what was here is not any more.
-                opened.doubt_if_cut().map_err(StoreError::write(opened.id, &opened.path))?;
-                self.mark_bad(groups)?;
-                return Err(StoreError::Missing { task: opened.id, groups });
-            }
-            // What was taken out meanwhile may have been among them: each round is one that something was.
-            if opened.facts.read().taken_out == before {
-                return Ok(());
-            }
-        }
-    }
-
-    /// As [`StoredTask::read_at`], into bytes of their own.
-    pub fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
-        // Before anything is allocated: a hostile range is not here.
-        self.ready(range.groups())?;
-        let mut buf = vec![0; range.len() as usize];
-        self.read_at(range, &mut buf)?;
-        Ok(buf.into())
     }
 
     /// The digest of a node, when it is known: proven with some groups, or signed.

@@ -2,6 +2,7 @@ mod holes;
 mod layers;
 mod model;
 mod signatures;
+mod verified;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -539,6 +540,10 @@ fn what_cannot_be_removed_is_there_as_before() {
     let (store, task) = kept(dir.path(), 1, &content(3 * GROUP));
     store.gc(SystemTime::now()).unwrap();
     let (trash, used) = (dir.path().join("trash"), store.used_bytes());
+    // Whatever somebody put there goes.
+    fs::write(trash.join("file"), b"").unwrap();
+    store.make_room(SystemTime::now(), ByteSize(0)).unwrap();
+    assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
     // Nothing can be moved there.
     fs::remove_dir(&trash).unwrap();
     fs::write(&trash, b"").unwrap();

@@ -3,9 +3,10 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::net::UnixListener;
 
 use super::NetError;
@@ -57,9 +58,8 @@ impl LocalListener {
             io::ErrorKind::AddrInUse => NetError::SocketInUse { path: path.to_owned() },
             _ => NetError::Socket { path: path.to_owned(), source },
         };
-        let connect = |path: &Path| StdUnixStream::connect(path).map(drop);
         let bind = |path: &Path| UnixListener::bind(path);
-        let listener = published(path, access, connect, bind).map_err(failed)?;
+        let listener = published(path, access, connect_at_once, bind).map_err(failed)?;
         let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
         Ok(Self { listener, name: SocketName { path: path.to_owned(), inode } })
     }
@@ -81,6 +81,16 @@ impl Drop for SocketName {
         if ours {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Whoever listens and takes nobody in, because it is stopped, is there all the same: nobody waits for it.
+fn connect_at_once(path: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -155,6 +165,8 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -170,6 +182,19 @@ mod tests {
         assert!(StdUnixStream::connect(listener.path()).is_ok());
         drop(listener);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_somebody_who_takes_nobody_in_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let stopped = StdUnixListener::bind(&path).unwrap();
+        rustix::net::listen(&stopped, 0).unwrap();
+        let _waiting = StdUnixStream::connect(&path).unwrap();
+        for _ in 0..3 {
+            let refused = LocalListener::bind(&path, SocketAccess::Owner);
+            assert!(matches!(refused, Err(NetError::SocketInUse { .. })), "{refused:?}");
+        }
     }
 
     #[tokio::test]

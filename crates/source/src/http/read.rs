@@ -1,7 +1,8 @@
 //! Pinned reads: exactly the bytes of one version, whatever happens on the way.
 //!
 //! A body that breaks or stalls is asked for again from the byte where it ended, pinned to what its
-//! first answer showed; nothing of another version follows what was already passed on.
+//! first answer showed; nothing of another version follows what was already passed on. An origin may answer with less than
+//! was asked for, and says so (RFC 9110, 15.3.7): then the next part is asked for at once.
 
 use std::sync::Arc;
 
@@ -69,9 +70,15 @@ struct Reader {
     deadline: Option<Instant>,
 }
 
+/// What an answer must have to be as much as its origin gives at a time: who gives less has something wrong with it, and is
+/// asked again no faster than other such.
+const PORTION: u64 = 4 << 10;
+
 /// The answer being read.
 struct Body {
     response: Response,
+    /// Its first byte.
+    start: u64,
     /// One past the last byte that it promises.
     end: Option<u64>,
     /// Bytes to throw away first: an origin without ranges begins again at 0.
@@ -159,6 +166,11 @@ impl Reader {
                     return Ok(Some(bytes));
                 }
                 Ok(None) if self.end.is_none() => return Ok(None),
+                Ok(None) if self.was_portion() => {
+                    self.body = None;
+                    self.open().await?;
+                    continue;
+                }
                 Ok(None) => self.cut_off(),
                 Err(error) => error,
             };
@@ -166,6 +178,19 @@ impl Reader {
             self.try_again(received).await?;
             self.open().await?;
         }
+    }
+
+    /// Whether the answer was as long as it said itself, and more can follow it.
+    fn was_portion(&self) -> bool {
+        let is_one = |body: &Body| {
+            !body.surplus && body.end == Some(self.next) && self.next - body.start >= PORTION
+        };
+        self.is_pinned() && self.body.as_ref().is_some_and(is_one)
+    }
+
+    /// Whether what is asked for next can be told from another version.
+    fn is_pinned(&self) -> bool {
+        self.pin.strength() > ValidatorStrength::None || self.pin.length.is_some()
     }
 
     fn cut_off(&self) -> SourceError {
@@ -223,8 +248,7 @@ impl Reader {
 
     /// Waits before the next attempt, or gives up. What nothing pins cannot be continued.
     async fn try_again(&mut self, error: SourceError) -> Result<(), SourceError> {
-        let pinned = self.pin.strength() > ValidatorStrength::None || self.pin.length.is_some();
-        if self.next > 0 && !pinned {
+        if self.next > 0 && !self.is_pinned() {
             return Err(error);
         }
         self.place.web().retrier.pause(&mut self.retry, error).await
@@ -276,9 +300,8 @@ impl Reader {
             return Err(SourceError::RangeIgnored { attempt: self.attempt.clone() });
         }
         self.end = self.end.or(length);
-        let skip = self.next;
-        let open_ended = length.is_none();
-        Ok(Body { response: answer.response, end: self.end, skip, open_ended, surplus: false })
+        let (response, skip, open_ended) = (answer.response, self.next, length.is_none());
+        Ok(Body { response, start: 0, end: self.end, skip, open_ended, surplus: false })
     }
 
     /// An answer that holds a part.
@@ -294,7 +317,8 @@ impl Reader {
         let end = Some(part.last + 1);
         // Who was asked for all the rest, and does not tell the total, gave all the rest.
         self.end = self.end.or(part.total).or(end);
-        Ok(Body { response: answer.response, end, skip: 0, open_ended: false, surplus: false })
+        let (response, start) = (answer.response, part.first);
+        Ok(Body { response, start, end, skip: 0, open_ended: false, surplus: false })
     }
 
     /// Compares with the pinned version, and pins what it left open.

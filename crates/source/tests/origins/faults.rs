@@ -58,6 +58,33 @@ async fn a_short_body_is_completed_and_never_taken_for_the_whole() {
 }
 
 #[tokio::test]
+async fn an_origin_that_gives_less_than_it_is_asked_for_is_asked_for_the_rest_at_once() {
+    let bytes = content(100_000);
+    let served = bytes.clone();
+    let server = Server::start(move |_, request| {
+        let (first, last) = request.range().unwrap();
+        let most = if request.path == "/drop" { 1 } else { 16_384 };
+        let end = (last.unwrap() + 1).min(first + most);
+        let part = format!("bytes {first}-{}/100000", end - 1);
+        let length = (end - first).to_string();
+        let fields = [("Content-Range", &*part), ("ETag", ETAG), ("Content-Length", &length)];
+        vec![head(206, &fields), Step::Send(served[first..end].to_vec())]
+    });
+    let client = Client::new();
+    let pin = tagged(ETAG, 100_000);
+    let got = client.read(&server.url("/x"), Some((5, 99_000)), &pin).await.unwrap();
+    assert_eq!(got, bytes[5..99_000]);
+    let counted = client.counted();
+    assert_eq!((counted.requests, counted.retries), (7, 0));
+    let error = failure(client.read(&server.url("/drop"), Some((5, 99_000)), &pin).await);
+    assert!(
+        matches!(error, SourceError::Truncated { .. } | SourceError::Unavailable { .. }),
+        "{error}"
+    );
+    assert!(client.counted().requests < 7 + 10, "not one for each byte");
+}
+
+#[tokio::test]
 async fn a_stalled_body_is_left_and_the_rest_asked_for_again() {
     let bytes = content(50_000);
     let served = bytes.clone();

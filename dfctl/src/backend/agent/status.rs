@@ -46,6 +46,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("not-mounted", FailureClass::NotMounted),
     ("mount-dir", FailureClass::MountDir),
     ("mount-busy", FailureClass::MountBusy),
+    ("mount-carries", FailureClass::MountCarries),
     ("mount-covered", FailureClass::MountCovered),
     ("mount-failed", FailureClass::MountFailed),
     ("not-following", FailureClass::NotFollowing),

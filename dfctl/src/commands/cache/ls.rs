@@ -163,7 +163,8 @@ fn page(what: &What, tree: &CachedTree, is_one_of_many: bool) -> String {
             share(entry.cached, entry.bytes),
             ByteSize(entry.cached).to_string(),
             if entry.pinned { "pinned" } else { "-" }.to_owned(),
-            when::ago(entry.last_read_ms),
+            // Nobody has read what is not here.
+            if entry.cached == 0 { "-".to_owned() } else { when::ago(entry.last_read_ms) },
             format!("{name}{slash}"),
         ]
     };

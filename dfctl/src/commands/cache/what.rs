@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dfs_model::redact;
+use dfs_source::Target;
 
 use crate::backend::{Backend, CachedTask, CachedTree, Failure, FailureClass, Named, View};
 use crate::codes;
@@ -13,7 +14,7 @@ use crate::commands::within::{Within, within};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::locator::is_local;
-use crate::output::shell_quoted;
+use crate::output::{printable, shell_quoted};
 
 /// Hexadecimal digits of an id.
 const DIGITS: usize = 64;
@@ -28,31 +29,44 @@ pub enum What {
     Url(Named, String),
 }
 
-/// Reads what was named: hexadecimal digits are a task's id, what leads into a mount is that, everything else is a URL
-/// or a file of this machine.
+/// Reads what was named: what leads into a mount is that, hexadecimal digits are a task's id, everything else is a URL.
+/// What is here and in no mount is hardly meant: it might be all of a disk. As a URL it can be named.
 pub async fn what(
     context: &Context,
     text: &str,
     access: &Access,
     view: View,
 ) -> Result<What, CliError> {
-    let is_hex = text.len() <= DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !text.is_empty() && is_hex {
+    let is_hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex && text.len() == DIGITS {
         return Ok(What::Task(text.to_owned()));
     }
-    let path = Path::new(text);
-    // What is dead is there, and cannot be looked at.
-    let is_there = !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
-    if is_local(text)
-        && is_there
-        && let Some(within) = within(context, path).await?
-    {
-        return Ok(What::Path(within, text.to_owned()));
+    if is_local(text) {
+        match within(context, Path::new(text)).await {
+            Ok(Some(within)) => return Ok(What::Path(within, text.to_owned())),
+            _ if is_hex && text.len() < DIGITS => return Ok(What::Task(text.to_owned())),
+            Ok(None) => return Err(not_in_mount(text)),
+            // Whatever else it may be that is not here.
+            Err(error) if error.code == &codes::NOT_FOUND => {}
+            Err(error) => return Err(error),
+        }
     }
     let locator = access.locate(context, text).await?;
     let shown = locator.shown();
     let path = locator.inner.unwrap_or_default();
     Ok(What::Url(Named::Target { target: Box::new(locator.target), view, path }, shown))
+}
+
+fn not_in_mount(text: &str) -> CliError {
+    let error =
+        CliError::new(&codes::NOT_MOUNTED, format!("{} is in no mount of dfs", printable(text)));
+    let real = Path::new(text).canonicalize().ok();
+    match real.and_then(|real| Target::parse(real.to_str()?).ok()) {
+        Some(target) => {
+            error.hint(format!("{}      is its URL, where it is meant itself", target.url))
+        }
+        None => error,
+    }
 }
 
 /// Who is asked about it: the agent that is there. Where that is none, a mount is another one's.

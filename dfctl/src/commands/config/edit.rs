@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dfs_service::config::text_of;
@@ -11,6 +10,7 @@ use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 use crate::codes;
 use crate::error::CliError;
+use crate::replace::replace;
 use crate::settings;
 
 /// The table that speaks to `dfctl` alone and wins over the top of the file.
@@ -77,7 +77,14 @@ fn change(
     if after == before {
         return Ok(false);
     }
-    replace(&real, &dir, &after).map_err(|error| failed(&error))?;
+    // The lock is held: the draft has one name, and one that is there was left.
+    let mut draft = OsString::from(".");
+    draft.push(real.file_name().unwrap_or_default());
+    draft.push(".dfctl-draft");
+    let draft = dir.join(draft);
+    let _ = fs::remove_file(&draft);
+    let replaced = replace(&real, &draft, 0o600, after.as_bytes());
+    replaced.map_err(|error| failed(&error))?;
     drop(lock);
     Ok(true)
 }
@@ -127,35 +134,6 @@ fn put(table: &mut dyn TableLike, key: &str, mut value: Value) {
             table.insert(key, Item::Value(value));
         }
     }
-}
-
-/// Puts `text` in place of the file. Whoever gets here holds the lock, so that the draft has one name, and one that
-/// a killed command left is in nobody's way.
-fn replace(file: &Path, dir: &Path, text: &str) -> io::Result<()> {
-    let mut draft = OsString::from(".");
-    draft.push(file.file_name().unwrap_or_default());
-    draft.push(".dfctl-draft");
-    let draft = dir.join(draft);
-    if draft.symlink_metadata().is_ok() {
-        fs::remove_file(&draft)?;
-    }
-    let fresh = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let placed = fill(&fresh, file, text).and_then(|()| fs::rename(&draft, file));
-    if placed.is_err() {
-        // It may have been removed by somebody else, which is as good.
-        let _ = fs::remove_file(&draft);
-    }
-    placed
-}
-
-fn fill(mut fresh: &File, like: &Path, text: &str) -> io::Result<()> {
-    if let Ok(old) = fs::metadata(like) {
-        // Only root can, and has to: else the file is root's from now on.
-        let _ = fchown(fresh, Some(old.uid()), Some(old.gid()));
-        fresh.set_permissions(old.permissions())?;
-    }
-    fresh.write_all(text.as_bytes())?;
-    fresh.sync_all()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::output::quoted_path;
 /// One step.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    /// Takes away a mount that has lost its process, also where it is in use.
+    /// Takes away a mount that has lost its process, also where it is in use, unless something is mounted in it.
     Bury(MountEntry),
     /// Takes away a mount that needs no process and that nobody has noted, unless it is in use.
     Unmount(MountEntry),
@@ -64,7 +64,7 @@ impl Step {
         match self {
             // Somebody may have come for it since.
             Self::Bury(mount) if !is_dead(&mount.dir) => Err("it is served again".to_owned()),
-            Self::Bury(mount) => unmount(mount, Detach::Lazily).map_err(|error| error.to_string()),
+            Self::Bury(mount) => unmount(mount, Detach::Remains).map_err(|error| error.to_string()),
             Self::Unmount(mount) => {
                 unmount(mount, Detach::WhenUnused).map_err(|error| error.to_string())
             }

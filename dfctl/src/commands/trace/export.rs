@@ -1,7 +1,7 @@
 //! `dfctl trace export`.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Whose, told};
@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::quoted_path;
 use crate::part::draft_name;
+use crate::replace::replace;
 
 /// Write what is known of the readers of a mount to a file
 ///
@@ -61,6 +62,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     Ok(Outcome::Done)
 }
 
+/// Names of drafts that are tried.
+const DRAFTS: usize = 8;
+
 /// Puts a file in place of the one before, whole or not at all. What is no file, such as a pipe, is written to.
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let there = fs::metadata(path).ok();
@@ -69,16 +73,16 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     // What a link leads to.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let draft = path.with_file_name(draft_name(path.file_name().unwrap_or_default()));
-    let mut file = File::create_new(&draft)?;
-    let permitted = there.map_or(Ok(()), |there| file.set_permissions(there.permissions()));
-    let written = permitted.and_then(|()| file.write_all(bytes));
-    let put = written.and_then(|()| fs::rename(&draft, path));
-    if put.is_err() {
-        // Best effort: the error that matters is the first.
-        let _ = fs::remove_file(&draft);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    for _ in 0..DRAFTS {
+        // A profile tells what is read, and of whom: no more than another file.
+        match replace(&path, &path.with_file_name(draft_name(&name)), 0o666, bytes) {
+            // Of another's, in a container with the same number, or left by one that was killed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => name.push(".1"),
+            replaced => return replaced,
+        }
     }
-    put
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 #[cfg(test)]
@@ -102,13 +106,22 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_written_leaves_the_one_before_as_it_was() {
+    fn what_has_the_name_of_its_draft_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile");
         put(&path, b"old").unwrap();
-        fs::create_dir(dir.path().join(draft_name("profile".as_ref()))).unwrap();
-        assert!(put(&path, b"new").is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"old");
+        let theirs = dir.path().join(draft_name("profile".as_ref()));
+        fs::write(&theirs, "theirs").unwrap();
+        put(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        for number in 1..DRAFTS {
+            let name = format!("profile{}", ".1".repeat(number));
+            fs::write(dir.path().join(draft_name(name.as_ref())), "theirs").unwrap();
+        }
+        assert!(put(&path, b"newer").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
     }
 
     #[test]

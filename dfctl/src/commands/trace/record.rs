@@ -1,6 +1,7 @@
 //! `dfctl trace record`.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -59,11 +60,14 @@ async fn to_its_end(
     program: &OsString,
     arguments: &[OsString],
 ) -> Result<ExitStatus, CliError> {
-    let unstarted = |error: std::io::Error| {
+    let unstarted = |error: io::Error| {
         let what = format!("cannot start {}", printable(&program.to_string_lossy()));
-        CliError::new(&codes::NOT_FOUND, what).caused_by(&error)
+        let is_named_wrong =
+            [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied].contains(&error.kind());
+        let code = if is_named_wrong { &codes::USAGE } else { &codes::UNEXPECTED };
+        CliError::new(code, what).caused_by(&error)
     };
-    let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(unstarted)?;
+    let output = io::stderr().as_fd().try_clone_to_owned().map_err(unstarted)?;
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdout(Stdio::from(output)).kill_on_drop(true);
     let mut child = command.spawn().map_err(unstarted)?;

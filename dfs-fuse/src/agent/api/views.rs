@@ -5,11 +5,10 @@ use std::time::UNIX_EPOCH;
 
 use dfs_model::{TaskId, groups_in};
 use dfs_peer::engine::{Ledger, Task};
-use dfs_peer::store::TaskSummary;
+use dfs_peer::store::{TaskSummary, Verify};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
-use crate::agent::content::Verify;
 use crate::agent::follow::FollowView;
 use crate::agent::kept::unix_ms;
 use crate::agent::mounts::{MountView, shown};
@@ -66,6 +65,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
             let index = view.opened.index.as_ref().and_then(|index| index.task.length());
             MountInfo {
                 dir: view.dir.to_string_lossy().into_owned(),
+                device: view.device.clone().unwrap_or_default(),
                 lane: view.lane.lane.to_string(),
                 lane_reason: view.lane.why.clone(),
                 cached_bytes: view.cached,

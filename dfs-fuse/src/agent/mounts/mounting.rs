@@ -11,6 +11,7 @@ use dfs_artifact::View;
 use dfs_model::ByteSize;
 use dfs_peer::engine::ReadError;
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::Verify;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use tokio::runtime::Handle;
 
@@ -19,10 +20,11 @@ use super::trees::{Alone, asked_for, is_whole, tree_of, whole_tree};
 use super::{MountTable, MountTableError};
 use crate::agent::asker::Asker;
 use crate::agent::before::Away;
-use crate::agent::content::{SpaceContent, Verify};
+use crate::agent::content::SpaceContent;
 use crate::agent::follow::Following;
 use crate::agent::independent::{self, Noted};
 use crate::agent::kept;
+use crate::agent::known::CommandId;
 use crate::agent::lazy::count_missing;
 use crate::agent::prefetch::{Mode, Prefetch};
 use crate::agent::quota::Quotas;
@@ -74,6 +76,8 @@ pub struct MountRequest {
     pub verify: Verify,
     /// How often its target is looked up, where it is to show what that names by then.
     pub follow: Option<Duration>,
+    /// Who may ask for it again.
+    pub command: Option<CommandId>,
 }
 
 /// Why a mount of an earlier agent has its lane.
@@ -353,6 +357,7 @@ impl MountRequest {
             cache_quota: self.cache_quota,
             verify: self.verify,
             following: self.follow.map(Following::every),
+            command: self.command,
         }
     }
 
@@ -367,6 +372,9 @@ impl MountRequest {
         options.mount_point_of = self.by.mounts_on_own();
         options.way.clone_from(&self.way);
         options.in_sight = Some(self.data_dir.clone());
+        let url = self.opened.target.url.url();
+        let is_followed = self.follow.is_some() && url.scheme() == "file";
+        options.follows = is_followed.then(|| url.to_file_path().ok()).flatten();
         options
     }
 }

@@ -8,6 +8,7 @@ use dfs_artifact::{Index, View, erofs};
 use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupSet, TaskId};
 use dfs_peer::engine::{Ledger, Mark, Task};
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::Verify;
 use dfs_peer::swarm::Swarm;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -18,9 +19,10 @@ use super::MountTableError;
 use super::trees::whole_tree;
 use crate::agent::asker::Asker;
 use crate::agent::before::{Away, Before};
-use crate::agent::content::{SpaceContent, Verify};
+use crate::agent::content::SpaceContent;
 use crate::agent::follow::{FollowView, Following};
 use crate::agent::kept;
+use crate::agent::known::CommandId;
 use crate::agent::prefetch::{Mode, Prefetch, PrefetchView};
 use crate::agent::quota::Quotas;
 use crate::agent::shared::Sharing;
@@ -65,14 +67,29 @@ pub(in crate::agent) struct What {
     pub verify: Verify,
     /// How it follows its target, where it does.
     pub following: Option<Following>,
+    /// Who asked for it, and may do so again.
+    pub command: Option<CommandId>,
 }
 
 impl What {
     /// The same of another version.
     pub fn of_another_version(&self, opened: OpenArtifact) -> Self {
         let (path, view, by) = (self.path.clone(), self.view, self.by);
-        let Self { prefetch, owner, following, cache_quota, verify, .. } = *self;
-        Self { opened, view, path, by, prefetch, owner, following, cache_quota, verify, away: None }
+        let Self { prefetch, owner, following, cache_quota, verify, command, .. } = *self;
+        let away = None;
+        Self {
+            opened,
+            view,
+            path,
+            by,
+            prefetch,
+            owner,
+            following,
+            cache_quota,
+            verify,
+            command,
+            away,
+        }
     }
 
     /// As it is named on the command line.
@@ -103,10 +120,19 @@ pub(in crate::agent) struct Shown {
     reads: Option<Arc<Reads>>,
 }
 
+/// Of a mount, whatever it shows.
+pub(super) struct MountedView {
+    pub dir: PathBuf,
+    pub device: Option<String>,
+    pub survival: Survival,
+}
+
 /// A mount as people see it.
 pub struct MountView {
     /// Where.
     pub dir: PathBuf,
+    /// `major:minor` that its files show, where it has a name.
+    pub device: Option<String>,
     /// What.
     pub opened: OpenArtifact,
     /// What of it; empty is all.
@@ -278,7 +304,8 @@ impl Shown {
         mark.map_or_else(Ledger::default, |mark| task.account_since(mark, here))
     }
 
-    pub(super) fn view(&self, dir: PathBuf, survival: Survival) -> MountView {
+    pub(super) fn view(&self, mounted: MountedView) -> MountView {
+        let MountedView { dir, device, survival } = mounted;
         let mut ledger = self.account.gone.clone();
         let mut cached = 0;
         for (space, task) in self.what.opened.tasks.iter().enumerate() {
@@ -297,6 +324,7 @@ impl Shown {
         let (lane, prefetch) = (self.lane.clone(), self.prefetch.view());
         MountView {
             dir,
+            device,
             opened,
             path,
             files,

@@ -6,10 +6,10 @@ use dfs_artifact::{Index, OriginRecipe, Recipe};
 use dfs_model::GroupRange;
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::Verify;
 
 use super::{MountRequest, MountTableError};
 use crate::agent::asker::Asker;
-use crate::agent::content::Verify;
 use crate::core::Owner;
 use crate::lane::Shape;
 use crate::mount::Audience;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use dfs_model::{ByteRange, ByteSize, Priority};
 use dfs_peer::engine::Task;
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::Verify;
 use dfs_peer::{error_chain, targets};
 use dfs_service::Backoff;
 use dfs_source::Asking;
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 
 use super::room::Needs;
 use super::{Pin, State, pin_tasks};
-use crate::agent::content::{SpaceContent, Verify};
+use crate::agent::content::SpaceContent;
 use crate::agent::filling::{self, Ended, Filling, News};
 use crate::agent::mounts::MountTableError;
 use crate::agent::{Agent, CallError};

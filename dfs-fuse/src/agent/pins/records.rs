@@ -37,6 +37,7 @@ impl Records {
     /// All of them that can be read, at most so many. What cannot be read as one is left there and said.
     pub fn load(&self, most: usize) -> BTreeMap<String, PinRecord> {
         let dir = self.dir();
+        private_file::sweep(&dir);
         let files = match fs::read_dir(&dir) {
             Ok(files) => files,
             Err(error) => {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use dfs_tests::Mount;
 
-use super::{Place, is_mounted};
+use super::{Place, is_mounted, until};
 
 /// Large enough for mkfs.xfs.
 const BYTES: u64 = 400 << 20;
@@ -49,10 +49,14 @@ impl Disk {
         assert!(fs::write(self.path().join("probe"), "x").is_err(), "it has no power");
     }
 
-    /// Gives it power again, when nobody uses it any more.
+    /// Gives it power again, when nobody uses it any more: what a mount of the agent's that is gone had open goes a moment
+    /// later, and another test's mount namespace may have it for a while.
     pub fn recover(&self) {
-        run(Command::new("umount").arg(self.path()));
+        let umount = || Command::new("umount").arg(self.path()).status().unwrap().success();
+        until("nobody uses it", umount);
         assert!(!is_mounted(self.path()));
+        let losetup = || Command::new("losetup").arg("-j").arg(&self.image).output().unwrap();
+        until("its device is gone", || losetup().stdout.is_empty());
         self.attach();
     }
 

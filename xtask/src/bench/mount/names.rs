@@ -41,13 +41,20 @@ impl Walk {
         }
     }
 
+    /// Where in the tree.
+    fn place(self) -> &'static str {
+        match self {
+            Self::Find => NAMES,
+            Self::Read => FILES,
+        }
+    }
+
     fn seconds(self, root: &Path) -> Result<f64, Failure> {
         let mut command = Command::new("find");
+        command.arg(root.join(self.place()));
         match self {
-            Self::Find => command.arg(root.join(NAMES)).args(["-printf", "%s"]),
-            Self::Read => {
-                command.arg(root.join(FILES)).args(["-type", "f", "-exec", "cat", "{}", "+"])
-            }
+            Self::Find => command.args(["-printf", "%s"]),
+            Self::Read => command.args(["-type", "f", "-exec", "cat", "{}", "+"]),
         };
         Ok(measure::wall(&mut command)?.as_secs_f64())
     }
@@ -86,9 +93,11 @@ pub fn walk(one: &mut Measured, walk: Walk) -> Result<(), Failure> {
     if one.subject == Subject::Peer(Peer::Native) || !may_drop_names() {
         return Ok(());
     }
-    if walk == Walk::Read {
-        drop_all_pages(&root.join(FILES))?;
-    }
+    // What the kernel gives back in the background while it is walked is then of this tree alone, whoever was before.
+    drop_names()?;
+    walk.seconds(root)?;
+    // With pages of its file the kernel keeps an inode.
+    drop_all_pages(&root.join(walk.place()))?;
     drop_names()?;
     figures.add(format!("{}.path", walk.name()), walk.seconds(root)?);
     Ok(())

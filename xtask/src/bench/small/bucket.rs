@@ -31,6 +31,7 @@ struct Figures {
     walked_memory: Vec<f64>,
     alone_times: Vec<f64>,
     alone_memory: Vec<f64>,
+    alone_mounted_memory: Vec<f64>,
 }
 
 /// Measures run by run.
@@ -50,9 +51,11 @@ pub fn measure(bench: &Bench, objects: u64, per_directory: u64) -> Result<Vec<Ro
         figures.in_a_cluster(bench, &work, &url, (&more, &add_one))?;
         // One that reads the listing itself, and moves nothing.
         let alone = Node::start(&bench.binaries, &work, "alone", None)?;
+        let idle = own_memory(&alone);
         let (_mount, took) = timed(|| Ok(alone.mount(&url, &work.join("mnt"))?))?;
         figures.alone_times.push(took.as_secs_f64());
         figures.alone_memory.push(peak(alone.process().pid()));
+        figures.alone_mounted_memory.push(own_memory(&alone) - idle);
     }
     Ok(figures.rows())
 }
@@ -75,7 +78,7 @@ impl Figures {
         let cluster = Cluster::start_with(&bench.binaries, work, &config)?;
         let node = Node::start(&bench.binaries, work, "node", Some(cluster.address()?))?;
         let taken = || node.process().metric("dfs_node_taken_bytes_total");
-        let own = || measure::own_memory(node.process().pid()).unwrap_or(0) as f64 / MIB;
+        let own = || own_memory(&node);
         let idle = own();
         let (mount, took) = timed(|| Ok(node.mount(url, &work.join("mnt"))?))?;
         self.times.push(took.as_secs_f64());
@@ -110,10 +113,21 @@ impl Figures {
             ours("P8.memory.walked", &self.walked_memory, "MiB, all looked at", Some(50.0)),
             ours("P10.listing", &self.alone_times, "s to mounted", Some(10.0)),
             ours("P10.listing.rss", &self.alone_memory, "MiB", Some(200.0)),
+            ours(
+                "P8.memory.alone",
+                &self.alone_mounted_memory,
+                "MiB, indexed by itself",
+                Some(50.0),
+            ),
             ours("P10.cluster.rss", &self.memory, "MiB (cluster)", Some(200.0)),
             ours("P13.node.rss", &self.node_memory, "MiB (node)", None),
         ]
     }
+}
+
+/// What a node has resident that is in no file, in MiB.
+fn own_memory(node: &Node) -> f64 {
+    measure::own_memory(node.process().pid()).unwrap_or(0) as f64 / MIB
 }
 
 /// The most that a process had resident, in MiB.

@@ -1,6 +1,9 @@
 //! A cache that is smaller than what is read: everything is read all the same, and what fits stays.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
+use crate::store::Verify;
 
 /// Groups of the content.
 const GROUPS: u64 = 100;
@@ -94,6 +97,28 @@ async fn what_is_to_be_kept_and_cannot_be_is_one_error_and_nothing_is_fetched_in
     let bytes = task.read(chunk, Priority::Demand).await.unwrap();
     assert!(bytes == origin.content[chunk.start as usize..chunk.end as usize]);
     assert_eq!(origin.requests.load(Ordering::Relaxed), requests + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verified_read_of_what_rotted_beside_what_is_not_kept_gives_neither_unhashed() {
+    let field = Field::new();
+    let (engine, dir) = field.small_engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(GROUPS * GROUP));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let _in_use = task.in_use(Use::Mount).unwrap();
+    assert_reads_in_order(&task, &origin).await;
+    // Where what is kept ends.
+    let kept = task.stored().have().ranges().next().unwrap();
+    let last = kept.end() - 1;
+    let file = std::fs::File::options().write(true).open(task.stored().content_path()).unwrap();
+    file.write_all_at(&[!origin.content[(last * GROUP) as usize + 5]], last * GROUP + 5).unwrap();
+    let range = ByteRange::at(last * GROUP, 2 * GROUP);
+    let bytes = &origin.content[range.start as usize..range.end as usize];
+    let read = task.clone().read(range, Priority::Demand).await.unwrap();
+    assert!(read != bytes, "it has rotted");
+    let read = task.verifying(Verify::Reads).read(range, Priority::Demand).await.unwrap();
+    assert!(read == bytes);
+    drop(dir);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,7 +78,7 @@ impl StoredTask {
     pub fn settle(&self, groups: GroupRange) -> Result<Check, StoreError> {
         let doubted: Vec<_> = {
             let facts = self.opened.facts.read();
-            facts.doubt.ranges().map(|run| run.intersection(groups)).collect()
+            facts.doubt.present_in(groups).collect()
         };
         self.check(&doubted)
     }
@@ -87,7 +87,7 @@ impl StoredTask {
     pub fn verify(&self, groups: GroupRange) -> Result<Check, StoreError> {
         let present: Vec<_> = {
             let facts = self.opened.facts.read();
-            facts.have.ranges().map(|run| run.intersection(groups)).collect()
+            facts.have.present_in(groups).collect()
         };
         self.check(&present)
     }
@@ -130,10 +130,13 @@ impl StoredTask {
         Ok(check)
     }
 
-    /// Forgets what is believed of `groups`: that they are here, and every digest that rests on them and
+    /// Forgets what is believed of these groups: that they are here, and every digest that rests on them and
     /// is not signed. To be called on a disk error or when the bytes turn out to be wrong.
-    pub fn mark_bad(&self, groups: GroupRange) -> Result<(), StoreError> {
-        self.forget_bad(groups, Durable::Always)
+    pub fn mark_bad(&self, runs: &[GroupRange]) -> Result<(), StoreError> {
+        let mut until =
+            [Durable::Always].into_iter().chain(std::iter::repeat(Durable::WhereVouchedFor));
+        runs.iter()
+            .try_for_each(|run| self.forget_bad(*run, until.next().unwrap_or(Durable::Always)))
     }
 
     /// As [`StoredTask::mark_bad`]. Where that cannot be written down nobody is given them all the same, as long as this
@@ -177,16 +180,21 @@ impl Facts {
 impl Opened {
     /// Whether a group's bytes match its digest. What cannot be read or has no digest does not.
     fn is_intact(&self, shape: Shape, group: u64, buf: &mut [u8]) -> bool {
-        let expected = match self.known(Node::group(group)) {
-            Some(known) => Some(known),
-            None => self.prove_from_above(shape, group).unwrap_or(None),
-        };
-        let Some(expected) = expected else { return false };
         let Some(bytes) = shape.group_bytes(group).and_then(|count| buf.get_mut(..count)) else {
             return false;
         };
         let read = self.read_layers(bytes, group * GROUP_BYTES).is_ok();
-        read && group_digest(shape, group, bytes).is_ok_and(|cv| cv == expected)
+        read && self.matches(shape, group, bytes)
+    }
+
+    /// Whether these are the bytes of a group, by its digest. What has none is not believed.
+    pub(super) fn matches(&self, shape: Shape, group: u64, bytes: &[u8]) -> bool {
+        let expected = match self.known(Node::group(group)) {
+            Some(known) => Some(known),
+            None => self.prove_from_above(shape, group).unwrap_or(None),
+        };
+        let found = group_digest(shape, group, bytes).ok();
+        expected.is_some() && expected == found
     }
 
     /// Clears the known digests of `groups` and of everything above them.

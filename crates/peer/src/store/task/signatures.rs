@@ -48,7 +48,7 @@ impl StoredTask {
             Ok(log.len().div_ceil(PAGE) != before.div_ceil(PAGE))
         })?;
         for node in wrong {
-            self.mark_bad(shape.groups_of(node))?;
+            self.mark_bad(&[shape.groups_of(node)])?;
         }
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(batch.entries.iter().copied());

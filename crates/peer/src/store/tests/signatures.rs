@@ -141,7 +141,7 @@ fn a_digest_that_rotted_is_restored_from_its_signature() {
     let store = open(dir.path(), 1);
     let task = store.task(id(1)).unwrap().unwrap();
     assert_ne!(task.node(piece), Some(cv));
-    task.mark_bad(GroupRange::new(1, 1)).unwrap();
+    task.mark_bad(&[GroupRange::new(1, 1)]).unwrap();
     assert_eq!(task.node(piece), Some(cv));
     assert_eq!(task.missing_in(GroupRange::new(0, 5)), [GroupRange::new(1, 1)]);
 }
