@@ -153,8 +153,10 @@ impl Adapter {
             };
             match read {
                 Ok(bytes) => {
+                    let prefill = prefill.get();
+                    after.note(prefill, node, offset, bytes.len());
                     reply.data(&bytes);
-                    after.act(&prefill, node, offset, bytes.len());
+                    after.act(prefill, node, offset, bytes.len());
                 }
                 Err(error) => reply.error(number(&error)),
             }
@@ -197,7 +199,7 @@ impl PrefillSlot {
     }
 }
 
-/// What to do once a read is answered.
+/// What to do when a read is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Nothing,
@@ -215,15 +217,20 @@ impl After {
         }
     }
 
-    fn act(self, prefill: &OnceLock<Prefill>, node: NodeId, offset: u64, answered: usize) {
-        let Self::StoreGroup { asked } = self else { return };
-        let Some(prefill) = prefill.get() else { return };
-        let has_ended = answered < asked;
-        match offset {
-            0 if has_ended => prefill.was_read(node),
-            // What ends a file in its last group leaves nothing there.
-            _ if has_ended && offset.is_multiple_of(GROUP_BYTES) => {}
-            _ => prefill.offer(node, offset),
+    /// Before its answer: whoever has that may read the next file, and files are noted in the order of reads.
+    fn note(self, prefill: Option<&Prefill>, node: NodeId, offset: u64, answered: usize) {
+        let (Self::StoreGroup { asked }, Some(prefill)) = (self, prefill) else { return };
+        if offset == 0 && answered < asked {
+            prefill.was_read(node);
+        }
+    }
+
+    /// After its answer, which nothing is to hold up.
+    fn act(self, prefill: Option<&Prefill>, node: NodeId, offset: u64, answered: usize) {
+        let (Self::StoreGroup { asked }, Some(prefill)) = (self, prefill) else { return };
+        // What ends a file in its last group leaves nothing there.
+        if answered == asked || !offset.is_multiple_of(GROUP_BYTES) {
+            prefill.offer(node, offset);
         }
     }
 }
@@ -381,8 +388,10 @@ impl Filesystem for Adapter {
         with_buffer(length, |buffer| {
             match self.core.read_now(node, offset, buffer) {
                 Ok(Read::Here(filled, pattern)) => {
+                    let (after, prefill) = (After::of(pattern, length), self.prefill.get());
+                    after.note(prefill, node, offset, filled);
                     reply.data(&buffer[..filled]);
-                    After::of(pattern, length).act(&self.prefill, node, offset, filled);
+                    after.act(prefill, node, offset, filled);
                 }
                 Ok(Read::Missing(pattern)) => {
                     self.read_later(node, offset, length, After::of(pattern, length), reply);
