@@ -104,18 +104,20 @@ fn what_changes_or_goes_in_the_middle_is_told_to_everybody_and_never_mixed() {
     for path in ["/changes", "/goes-round"] {
         origin.put(path, old.clone());
     }
-    let stall = origin.inject(Fault::stall_after(SOME).on("/changes"));
+    // Some of the first version is on its way, and what is asked for next comes of the second one.
+    origin.inject(Fault::cut_after(SOME).times(1).on("/changes"));
+    let gate = origin.inject(Fault::gate().after(1).method("GET").on("/changes"));
     let cut = origin.inject(Fault::cut_after(SOME).on("/goes-round"));
     let changing = each(&crowd, "/changes");
     let going_round = each(&crowd, "/goes-round");
-    stall.wait_struck(1).unwrap();
+    gate.wait_struck(1).unwrap();
     cut.wait_struck(1).unwrap();
     // Nobody comes to the end of it between the two.
     let around = origin.inject(Fault::around().on("/goes-round"));
     cut.lift();
     assert!(origin.counters().path("/changes").body_bytes >= SOME, "nothing was on its way");
     origin.put("/changes", new.clone());
-    stall.lift();
+    gate.lift();
     for (running, output) in changing {
         let said = running.wait();
         match said.code {

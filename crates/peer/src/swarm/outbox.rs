@@ -147,9 +147,10 @@ impl Outbox {
             Registration { task, priority, commands, wants: Vec::new(), reads_next: None },
         );
         let news = inner.news.entry(id).or_default();
-        // All of that was before, and a registration begins anew.
+        // All of that was before, and a registration begins anew. That what was held is gone is told all the same:
+        // otherwise it is held for there, and nobody is led to bring it.
         news.rest = None;
-        news.leave = false;
+        news.forget |= std::mem::take(&mut news.leave);
         news.earlier_end = news.end.take().or(news.earlier_end.take());
         news.register = true;
         drop(inner);
@@ -467,7 +468,9 @@ pub(super) mod tests {
         outbox.register(task.clone(), Priority::Bulk, commands.clone());
         outbox.done(task.id, GroupRange::new(0, 1), None, Duration::ZERO);
         let said = kinds(&outbox);
-        assert!(matches!(said[..], [Up::Result(_), Up::Register(_), Up::Progress(_)]), "{said:?}");
+        let is_anew =
+            matches!(said[..], [Up::Result(_), Up::Leave(_), Up::Register(_), Up::Progress(_)]);
+        assert!(is_anew, "what was held before it left is forgotten: {said:?}");
         outbox.done(task.id, GroupRange::new(1, 1), None, Duration::ZERO);
         outbox.ended(task.id, end());
         outbox.leave(task.id, Some(&commands));
