@@ -34,8 +34,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dfs_model::ByteSize;
+use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::host::Host;
 use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError};
+use dfs_peer::store::{Use, UseGuard};
 use dfs_source::{Asking, SourceError, Target};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
@@ -94,6 +96,19 @@ impl Flights {
 
 /// How often old answers are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
+
+/// How often something is opened that is taken away before it is in use.
+const ATTEMPTS: u32 = 4;
+
+/// How long a task that was taken away may take to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Takes all of an artifact into use; where some of it has gone, that.
+fn in_use(opened: &OpenArtifact) -> Result<Vec<UseGuard>, (Task, ReadError)> {
+    let tasks = opened.tasks.iter().chain(opened.index.as_ref().map(|index| &index.task));
+    let take = |task: &Task| task.in_use(Use::Handle).map_err(|gone| (task.clone(), gone));
+    tasks.map(take).collect()
+}
 
 /// What an agent is told about itself.
 #[derive(Debug, Clone)]
@@ -200,6 +215,34 @@ impl Agent {
         // Whoever waited with others is one of those it was given to.
         self.inner.answers.lock().give(question, &opened, Instant::now());
         Ok(opened)
+    }
+
+    /// Opens what a target names, and has `take` put it to use: what is taken away before it is in use is opened again.
+    async fn put_to_use<T, E: From<Arc<OpenUrlError>>>(
+        &self,
+        question: &Question,
+        take: impl Fn(Arc<OpenArtifact>) -> Result<Result<T, (Task, ReadError)>, E>,
+    ) -> Result<Result<T, ReadError>, E> {
+        for _ in 1..ATTEMPTS {
+            match take(self.open(question).await?)? {
+                Ok(used) => return Ok(Ok(used)),
+                // Nobody is given it any more once it is closed.
+                Err((task, _)) => drop(tokio::time::timeout(CLOSED_WITHIN, task.closed()).await),
+            }
+        }
+        Ok(take(self.open(question).await?)?.map_err(|(_, error)| error))
+    }
+
+    /// Opens what a target names: nothing of it goes as long as what comes with it lives.
+    async fn hold(
+        &self,
+        question: &Question,
+    ) -> Result<Result<(Arc<OpenArtifact>, Vec<UseGuard>), ReadError>, Arc<OpenUrlError>> {
+        self.put_to_use(question, |opened| {
+            let held = in_use(&opened);
+            Ok(held.map(|guards| (opened, guards)))
+        })
+        .await
     }
 
     fn find_or_ask(&self, question: &Question) -> Flight {

@@ -568,16 +568,16 @@ impl Engine {
     /// Closes a task that was taken away from the store.
     fn close_gone(&self, id: &TaskId) {
         let forget = || self.inner.keyring.forget_stand_ins(id);
-        let closed = match self.inner.tasks.close_gone(id, forget) {
-            Closed::Now(shared) => Some(shared),
-            Closed::WasNotOpen => None,
-            // Its registration says what it holds now.
-            Closed::OpenedAnew => return,
+        let mailbox = match self.inner.tasks.close_gone(id, forget) {
+            Closed::Now(mailbox) => {
+                self.inner.catalog.forget(id);
+                mailbox
+            }
+            Closed::OpenedAnew(mailbox) => mailbox,
         };
         self.inner.taken_away.notify_one();
-        self.inner.catalog.forget(id);
         if let Some(swarm) = &self.inner.swarm {
-            swarm.leave(*id, closed.as_ref().map(|shared| &shared.commands));
+            swarm.leave(*id, mailbox.as_ref());
         }
     }
 

@@ -185,12 +185,14 @@ impl NodeService {
         let view = mounted_as(named.view());
         let question = self.question((asker, user), named.target, view, &[]).await;
         let question = question.map_err(failed)?;
-        let opened = self.opened(&question).await?;
+        let (opened, _in_use) =
+            self.agent.hold(&question).await.map_err(failed)?.map_err(failed)?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         if find(&index.index, &named.path).map_err(failed)?.is_none() {
             self.opened(&question.of_a_tree()).await?;
         }
-        Ok(Meant { opened: OpenArtifact::clone(&opened), view, path: named.path.to_vec() })
+        let path = named.path.to_vec();
+        Ok(Meant { opened: OpenArtifact::clone(&opened), view, path, _in_use })
     }
 
     async fn of_traced(
@@ -386,14 +388,15 @@ impl node_server::Node for NodeService {
         let powers = if request.effective { Privileges::Effective } else { Privileges::Inert };
         asker.may_show_as(user, owner, powers).map_err(failed)?;
         let (question, found) = self.to_mount((asker, user), request.target, view).await?;
+        let ToMount { opened, is_public, away, in_use: _in_use } = found;
         // What was fetched with somebody's credentials is shown to nobody else unasked.
-        let audience = match (request.allow_other, found.is_public) {
+        let audience = match (request.allow_other, is_public) {
             (true, _) => Audience::Everyone,
             (false, true) => Audience::WidestAllowed,
             (false, false) => Audience::Only(user),
         };
         let mounting = mounts::MountRequest {
-            opened: found.opened,
+            opened,
             view,
             path: request.path.into(),
             dir,
@@ -407,7 +410,7 @@ impl node_server::Node for NodeService {
             follow: follow_of(request.follow_ms).map_err(failed)?,
             by: asker,
             data_dir: self.agent.facts().data_dir.clone(),
-            away: found.away,
+            away,
             cache_quota,
             verify: Verify::wanted(request.verify_reads),
             command,

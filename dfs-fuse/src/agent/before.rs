@@ -14,6 +14,7 @@ use dfs_artifact::View;
 use dfs_model::TaskKey;
 use dfs_peer::error_chain;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
+use dfs_peer::store::UseGuard;
 use dfs_proto::node::{KeptMount, ShownMount};
 use dfs_proto::scheduler::ResolveReply;
 use dfs_service::private_file;
@@ -33,6 +34,8 @@ pub(super) struct ToMount {
     pub is_public: bool,
     /// Where its origin is away: since when it is known as it is shown, and why the origin cannot say anything newer.
     pub away: Option<Away>,
+    /// Keeps all of it here until it is mounted.
+    pub in_use: Vec<UseGuard>,
 }
 
 /// An origin that could not be asked.
@@ -136,10 +139,12 @@ impl Agent {
         question: &Question,
         asker: Asker,
     ) -> Result<ToMount, CallError> {
-        match self.open(question).await {
-            Ok(opened) => {
+        match self.hold(question).await {
+            Ok(held) => {
+                let (opened, in_use) = held?;
                 let is_public = question.target.credentials.is_none();
-                Ok(ToMount { opened: OpenArtifact::clone(&opened), is_public, away: None })
+                let opened = OpenArtifact::clone(&opened);
+                Ok(ToMount { opened, is_public, away: None, in_use })
             }
             Err(error) => self.as_it_was(&question.target, question.view, asker, error).await,
         }
@@ -183,8 +188,9 @@ impl Agent {
         // What is not here any more is of no help: the origin is what is missing.
         let opened = self.host().engine.open_answer(target, answer).await;
         let opened = opened.map_err(|_| Arc::clone(&error))?;
+        let in_use = super::in_use(&opened).map_err(|(_, gone)| gone)?;
         let away = Away { since, why: error_chain(&error) };
         tracing::info!(url = %target.url, why = away.why, "mounted as it was before");
-        Ok(ToMount { opened, is_public, away: Some(away) })
+        Ok(ToMount { opened, is_public, away: Some(away), in_use })
     }
 }

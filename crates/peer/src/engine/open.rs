@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use dfs_model::TaskId;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::task::{Hold, Shared, Task};
+use super::task::{Command, Hold, Shared, Task};
 
 /// The open tasks.
 #[derive(Default)]
 pub(super) struct OpenTasks {
     slots: Mutex<HashMap<TaskId, Arc<Slot>>>,
+    /// Mailboxes of those that were found taken away before they were closed for it.
+    found_gone: Mutex<HashMap<TaskId, mpsc::Sender<Command>>>,
 }
 
 /// The place of one task, from the first who wants it open.
@@ -82,12 +84,10 @@ impl Running {
 
 /// What became of a task that was taken away.
 pub(super) enum Closed {
-    /// It was open.
-    Now(Arc<Shared>),
-    /// Nobody had it open.
-    WasNotOpen,
-    /// Somebody opened it since, or is about to.
-    OpenedAnew,
+    /// It is not open any more; its mailbox, where it was.
+    Now(Option<mpsc::Sender<Command>>),
+    /// Somebody opened it since, or is about to; the mailbox of the one before, where that was open.
+    OpenedAnew(Option<mpsc::Sender<Command>>),
 }
 
 impl OpenTasks {
@@ -115,6 +115,7 @@ impl OpenTasks {
         if running.shared.stored.is_gone() {
             // Taken away a moment ago: it is opened anew.
             running.close();
+            self.found_gone.lock().insert(*id, running.shared.commands.clone());
             slots.remove(id);
             return None;
         }
@@ -149,18 +150,19 @@ impl OpenTasks {
     /// be over before.
     pub(super) fn close_gone(&self, id: &TaskId, released: impl FnOnce()) -> Closed {
         let mut slots = self.slots.lock();
+        let found = self.found_gone.lock().remove(id);
         let Some(slot) = slots.get(id).cloned() else {
             released();
-            return Closed::WasNotOpen;
+            return Closed::Now(found);
         };
         let Some(running) = slot.running.get().filter(|open| open.shared.stored.is_gone()) else {
-            return Closed::OpenedAnew;
+            return Closed::OpenedAnew(found);
         };
         slots.remove(id);
         released();
         drop(slots);
         running.close();
-        Closed::Now(Arc::clone(&running.shared))
+        Closed::Now(Some(running.shared.commands.clone()))
     }
 
     /// Closes what was idle for so long, and gives it. Others may open it again at once: `released` is what

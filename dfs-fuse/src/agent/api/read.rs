@@ -47,12 +47,6 @@ const NEXT: u64 = 2 * STEP;
 /// Bytes that no file exceeds.
 const LONGEST: u64 = i64::MAX as u64;
 
-/// How often something is opened that is taken away before it is in use.
-const ATTEMPTS: u32 = 4;
-
-/// How long a task that was taken away may take to be closed.
-const CLOSED_WITHIN: Duration = Duration::from_secs(1);
-
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -167,29 +161,19 @@ enum Opened {
     Runs(Arc<OpenArtifact>, u64, u64),
 }
 
-/// Opens what is asked for. What is taken away before it is in use is opened again.
+/// Opens what is asked for.
 async fn open(
     agent: &Agent,
     question: &Question,
     request: &ReadRequest,
 ) -> Result<Opened, CallError> {
-    for _ in 1..ATTEMPTS {
-        match open_once(agent, question, request).await? {
-            Ok(opened) => return Ok(opened),
-            // Nobody is given it any more once it is closed.
-            Err((task, _)) => drop(tokio::time::timeout(CLOSED_WITHIN, task.closed()).await),
-        }
-    }
-    let last = open_once(agent, question, request).await?;
-    last.map_err(|(_, error)| error.into())
+    Ok(agent.put_to_use(question, |opened| take(opened, request)).await??)
 }
 
-async fn open_once(
-    agent: &Agent,
-    question: &Question,
+fn take(
+    opened: Arc<OpenArtifact>,
     request: &ReadRequest,
 ) -> Result<Result<Opened, (Task, ReadError)>, CallError> {
-    let opened = agent.open(question).await?;
     let piece = match request.path.as_deref() {
         None => whole(&opened)?,
         Some(path) => match inside(&opened, path)? {

@@ -8,7 +8,7 @@ use dfs_artifact::{Index, View, erofs};
 use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupSet, TaskId};
 use dfs_peer::engine::{Ledger, Mark, Task};
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::Verify;
+use dfs_peer::store::{UseGuard, Verify};
 use dfs_peer::swarm::Swarm;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -43,6 +43,8 @@ pub(in crate::agent) struct Meant {
     pub view: View,
     /// Where in its tree; empty is all of it.
     pub path: Vec<u8>,
+    /// Keeps all of it here; nothing where a mount does.
+    pub _in_use: Vec<UseGuard>,
 }
 
 /// What is to be mounted, for whom and how.
@@ -263,7 +265,8 @@ impl Shown {
             (own, _) if index.is_some_and(is_file) => own.to_vec(),
             (own, path) => [own, b"/", path].concat(),
         };
-        Meant { opened: self.what.opened.clone(), view: self.what.view, path: joined }
+        let (opened, view) = (self.what.opened.clone(), self.what.view);
+        Meant { opened, view, path: joined, _in_use: Vec::new() }
     }
 
     /// It, as what is known of its reads is asked for.
