@@ -11,7 +11,7 @@ use dfs_fuse::agent::inside::{self, InsideAgent};
 use dfs_fuse::holder;
 use dfs_model::Digest;
 use dfs_service::Extensions;
-use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
+use dfs_source::{FileOptions, HttpOptions, OciOptions, S3Options, SourcesBuilder};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +90,8 @@ impl Context {
     /// theirs.
     pub fn sources(&self, files: FileOptions) -> SourcesBuilder {
         let (http, s3) = (HttpOptions::of_process(), S3Options::of_process());
-        self.extensions.sources().http(http).s3(s3).file(files)
+        let oci = OciOptions::of_process();
+        self.extensions.sources().http(http).s3(s3).oci(oci).file(files)
     }
 
     /// Surroundings of a test.

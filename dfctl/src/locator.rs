@@ -50,11 +50,13 @@ impl Locator {
         Ok(Self { target, inner: None })
     }
 
-    /// The same as the user of `environment` means it: in their store, asked with their keys.
+    /// The same as the user of `environment` means it: in their store, asked with their keys or their login.
     /// `named`: a profile was named on the command line, so that its keys are the ones that are meant.
     pub async fn meant_in(self, environment: &Environment, named: bool) -> Result<Self, CliError> {
-        if self.target.url.url().scheme() != "s3" {
-            return Ok(self);
+        match self.target.url.url().scheme() {
+            "s3" => {}
+            "oci" => return self.with_login(environment).await,
+            _ => return Ok(self),
         }
         let target = dfs_source::s3::as_meant_in(environment, self.target).await;
         let target = target.map_err(|error| {
@@ -67,6 +69,17 @@ impl Locator {
             return Err(CliError::new(&codes::BAD_CONFIG, what)
                 .hint("AWS_PROFILE=NAME dfctl --solo …, where it leads to keys in another way"));
         }
+        Ok(Self { target, inner: self.inner })
+    }
+
+    /// With their login for the registry.
+    async fn with_login(self, environment: &Environment) -> Result<Self, CliError> {
+        let target = dfs_source::oci::as_meant_in(environment, self.target).await;
+        let target = target.map_err(|error| {
+            CliError::new(&codes::BAD_CONFIG, "cannot use the access to registries")
+                .caused_by(&error)
+                .hint("docker login REGISTRY      or, without any login: DOCKER_CONFIG=/nowhere dfctl …")
+        })?;
         Ok(Self { target, inner: self.inner })
     }
 

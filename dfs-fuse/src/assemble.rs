@@ -30,7 +30,7 @@ use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
 use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
-use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
+use dfs_source::{FileOptions, HttpOptions, OciOptions, S3Options, SourcesBuilder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -293,7 +293,8 @@ fn sources(told: &Told) -> SourcesBuilder {
     let options = &told.own;
     let http = HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() };
     let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
-    told.extensions.sources().http(http).s3(S3Options::of_process()).file(files)
+    let (s3, oci) = (S3Options::of_process(), OciOptions::of_process());
+    told.extensions.sources().http(http).s3(s3).oci(oci).file(files)
 }
 
 /// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.

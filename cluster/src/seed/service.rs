@@ -13,7 +13,7 @@ use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
-use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
+use dfs_source::{FileOptions, HttpOptions, OciOptions, S3Options, SourcesBuilder};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -106,7 +106,11 @@ impl Service {
             patience: Duration::from_secs(3),
             managers: Vec::new(),
             // Nobody's keys but those of whoever asks.
-            sources: sources.http(http).s3(S3Options::default()).file(FileOptions::default()),
+            sources: sources
+                .http(http)
+                .s3(S3Options::default())
+                .oci(OciOptions::for_others())
+                .file(FileOptions::default()),
             lifetime: Lifetime::Lasting,
             compression: options.compression,
             lent: dfs_peer::store::Lent::default(),

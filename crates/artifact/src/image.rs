@@ -6,14 +6,13 @@
 
 pub mod artifact;
 pub mod config;
-pub mod digest;
 pub mod manifest;
 pub mod media;
 pub mod merge;
 pub mod platform;
 
 pub use config::ImageConfig;
-pub use digest::{ContentDigest, Mismatch, verify};
+pub use dfs_source::oci::{ContentDigest, Mismatch, verify};
 pub use manifest::{Descriptor, Document, Manifest, ManifestError, parse};
 pub use merge::{Layer, MergeError, Merged, merge};
 pub use platform::{NoSuchPlatform, Platform, choose};

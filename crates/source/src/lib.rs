@@ -12,6 +12,7 @@
 mod counters;
 mod credentials;
 mod entry;
+mod environment;
 mod error;
 mod file;
 mod http;
@@ -19,7 +20,9 @@ mod index_json;
 mod index_page;
 mod level;
 mod merge;
+pub mod oci;
 mod pace;
+mod program;
 mod retry;
 pub mod s3;
 mod sources;
@@ -38,12 +41,14 @@ pub use entry::{
     Attributes, Entry, EntryKind, ListLimits, MAX_NAME_BYTES, MAX_PATH_BYTES, PathError,
     SpecialKind, check_path,
 };
+pub use environment::Environment;
 pub use error::{Action, Attempt, Cause, SourceError};
 pub use file::{FileOptions, FileSource};
 pub use http::{HttpOptions, HttpSource, ProxyOptions};
 pub use index_json::{NoJsonListing, parse_json_listing};
 pub use index_page::{IndexPageError, Link, parse_index_page};
 pub use merge::merge_ranges;
+pub use oci::{OciOptions, OciSource};
 pub use pace::{Pace, Question};
 pub use retry::RetryPolicy;
 pub use s3::{S3Options, S3Source};

@@ -41,7 +41,8 @@ pub use chain::{Environment, Profile, ProfileError};
 pub use page::{ListedObject, ObjectPage, parse_object_page};
 pub use place::AddressStyle;
 use place::Place;
-use store::{Store, is_anonymous};
+use store::Store;
+pub(crate) use store::is_anonymous;
 
 /// Nobody's keys can be used, because of `cause`.
 fn no_access(cause: impl std::error::Error + Send + Sync + 'static) -> SourceError {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{
-    Counters, FileOptions, FileSource, HttpOptions, HttpSource, S3Options, S3Source, Source,
-    SourceError, Target,
+    Counters, FileOptions, FileSource, HttpOptions, HttpSource, OciOptions, OciSource, S3Options,
+    S3Source, Source, SourceError, Target,
 };
 
 /// The sources a process knows, by scheme; cheap to clone.
@@ -21,6 +21,7 @@ pub struct SourcesBuilder {
     http: Option<HttpOptions>,
     file: Option<FileOptions>,
     s3: Option<S3Options>,
+    oci: Option<OciOptions>,
     others: Vec<(String, Arc<dyn Source>)>,
     counters: Arc<Counters>,
 }
@@ -72,6 +73,12 @@ impl SourcesBuilder {
         self
     }
 
+    /// Knows `oci`, over the connections of `http` where that is known too.
+    pub fn oci(mut self, options: OciOptions) -> Self {
+        self.oci = Some(options);
+        self
+    }
+
     /// Knows one more scheme, or takes one over.
     pub fn with(mut self, scheme: &str, source: Arc<dyn Source>) -> Self {
         self.others.push((scheme.to_ascii_lowercase(), source));
@@ -86,7 +93,7 @@ impl SourcesBuilder {
     /// Makes the clients; fails when a CA file cannot be read.
     pub fn build(self) -> Result<Sources, SourceError> {
         let mut by_scheme: BTreeMap<String, Arc<dyn Source>> = BTreeMap::new();
-        let over_http = self.http.is_some() || self.s3.is_some();
+        let over_http = self.http.is_some() || self.s3.is_some() || self.oci.is_some();
         let knows_http = self.http.is_some();
         if over_http {
             let options = self.http.unwrap_or_default();
@@ -94,6 +101,10 @@ impl SourcesBuilder {
             if let Some(options) = self.s3 {
                 let s3 = S3Source::over(options, http.web())?;
                 by_scheme.insert("s3".to_owned(), Arc::new(s3));
+            }
+            if let Some(options) = self.oci {
+                let oci = OciSource::over(options, http.web());
+                by_scheme.insert("oci".to_owned(), Arc::new(oci));
             }
             if knows_http {
                 by_scheme.insert("http".to_owned(), Arc::clone(&http) as Arc<dyn Source>);

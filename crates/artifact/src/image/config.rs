@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::digest::ContentDigest;
+use super::ContentDigest;
 use super::manifest::{LayerBlob, Manifest, ManifestError, read, shown};
 use super::media::Compression;
 use super::platform::Platform;

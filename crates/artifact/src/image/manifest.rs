@@ -1,17 +1,17 @@
 //! Indexes and manifests, of OCI and of Docker (lists and schema 2): bytes of a registry into what they say, or one
 //! clear error. What is not used is not kept.
 
+pub use dfs_source::oci::MAX_DOCUMENT;
+
 use dfs_model::{printable, shortened};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::artifact::{self, ArtifactFile};
-use super::digest::{ContentDigest, Mismatch, verify};
 use super::media::{DocumentKind, LayerType, is_image_config};
 use super::platform::Platform;
+use super::{ContentDigest, Mismatch, verify};
 
-/// Longest document, in bytes: what registries take.
-pub const MAX_DOCUMENT: usize = 4 << 20;
 /// Most manifests of an index, and files of an artifact.
 pub const MAX_DESCRIPTORS: usize = 10_000;
 /// Most layers of an image.

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use reqwest::header::{
-    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
-    LOCATION, RANGE,
+    ACCEPT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, LOCATION, RANGE,
 };
 use reqwest::{Method, Response};
 use url::Url;
@@ -106,6 +106,13 @@ impl Answer {
 
     pub fn headers(&self) -> &HeaderMap {
         self.response.headers()
+    }
+
+    /// Takes it for the version of this tag, whatever it says of its version itself.
+    pub fn tag(&mut self, tag: &str, attempt: &Attempt) -> Result<(), SourceError> {
+        let headers = self.response.headers_mut();
+        headers.remove(LAST_MODIFIED);
+        put(headers, ETAG.as_str(), tag, attempt).map(drop)
     }
 
     /// What an unwelcome status means.

@@ -4,7 +4,6 @@
 //! Where none is found, or none can be made, that is remembered for a while as keys are. Keys are held in memory
 //! only and asked for once however many wait.
 
-mod environment;
 mod profile;
 mod program;
 mod remote;
@@ -17,10 +16,10 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+pub use crate::environment::Environment;
 use crate::http::Web;
 use crate::s3::no_access;
 use crate::{AccessKeys, Attempt, SourceError};
-pub use environment::Environment;
 pub use profile::{Profile, ProfileError};
 use remote::Remote;
 

@@ -130,7 +130,7 @@ pub(super) fn keys_of(credentials: &Credentials) -> Result<Option<AccessKeys>, &
     }
 }
 
-pub(super) fn is_anonymous(user: &str, password: &str) -> bool {
+pub(crate) fn is_anonymous(user: &str, password: &str) -> bool {
     user == "anonymous" && password.is_empty()
 }
 

@@ -12,6 +12,7 @@ mod listing;
 mod moto;
 mod on_the_way;
 mod redirects;
+mod registries;
 mod scripted;
 mod stats;
 mod store;

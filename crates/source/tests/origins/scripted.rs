@@ -17,6 +17,7 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub headers: BTreeMap<String, String>,
+    pub body: String,
 }
 
 impl Request {
@@ -188,7 +189,10 @@ fn read_request(wire: &mut impl BufRead) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    Some(Request { method, path, headers })
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    wire.read_exact(&mut body).ok()?;
+    Some(Request { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 /// A head: status and header lines, then the empty line.

@@ -8,10 +8,13 @@ use std::path::PathBuf;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, String>);
 
+/// Those that registries' logins are found by.
+const OF_LOGINS: [&str; 4] = ["HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"];
+
 impl Environment {
-    /// Those of this process that object stores know.
+    /// Those of this process that object stores and registries know.
     pub fn of_process() -> Self {
-        let known = |name: &str| name == "HOME" || name.starts_with("AWS_");
+        let known = |name: &str| OF_LOGINS.contains(&name) || name.starts_with("AWS_");
         let all = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
@@ -25,12 +28,12 @@ impl Environment {
     }
 
     /// A variable that is set to something.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A path that a variable names, or one below the user's home.
-    pub(super) fn path(&self, name: &str, below_home: &str) -> Option<PathBuf> {
+    pub(crate) fn path(&self, name: &str, below_home: &str) -> Option<PathBuf> {
         let given = self.get(name).map(PathBuf::from);
         given.or_else(|| self.get("HOME").map(|home| PathBuf::from(home).join(below_home)))
     }

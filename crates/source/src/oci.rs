@@ -1,0 +1,204 @@
+//! `oci://host[:port]/repository[:tag][@digest]` and `oci://host[:port]/repository?blob=digest`: what a container registry
+//! has (OCI distribution 1.1, Docker schema 2).
+//!
+//! A version is named by the digest of its bytes, so it never changes: a tag is asked for once, and what is read then is
+//! what its digest names. A manifest is held against it before anything of it is given, a blob as it passes where all of
+//! it is read; who reads parts of a blob checks them. Requests go over the web source's own connections, with its
+//! retries, counters and pinned reads. A registry says what it wants of who asks; the logins of this process's own user
+//! are used for that user only ([`Source::complete`]).
+
+mod access;
+mod challenge;
+mod digest;
+mod login;
+mod plain;
+mod reference;
+mod registry;
+mod stat;
+mod whole;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_model::{ByteRange, UrlError, Validator};
+use futures::stream::{self, BoxStream, StreamExt as _};
+
+use crate::environment::Environment;
+use crate::http::read::read_pinned;
+use crate::http::{HttpSource, Web};
+use crate::s3::is_anonymous;
+use crate::{
+    Action, Asking, Attempt, ByteStream, Counters, Credentials, Entry, HttpOptions, Source,
+    SourceError, Stat, Target,
+};
+use access::Access;
+pub use digest::{ContentDigest, DigestError, Mismatch, verify};
+pub use login::LoginError;
+use login::Logins;
+use plain::PlainHosts;
+pub use reference::{Named, Reference};
+use registry::Asker;
+pub use whole::Hashing;
+
+/// Names the registries that are asked without TLS, by host or host and port, parted by commas; those of this machine
+/// are anyway.
+const PLAIN_HTTP: &str = "DFS_OCI_PLAIN_HTTP";
+
+/// Longest manifest, in bytes: what registries take.
+pub const MAX_DOCUMENT: usize = 4 << 20;
+
+/// How registries are asked.
+#[derive(Debug, Clone, Default)]
+pub struct OciOptions {
+    /// Where the logins of this process's own user are looked for; nowhere when `None`.
+    pub environment: Option<Environment>,
+    /// Registries that are asked without TLS, by host or host and port; those of this machine are anyway.
+    pub plain_http: Vec<String>,
+}
+
+impl OciOptions {
+    /// The usual ones, with the logins that the environment of this process leads to.
+    pub fn of_process() -> Self {
+        Self { environment: Some(Environment::of_process()), ..Self::for_others() }
+    }
+
+    /// The same for whom only others ask, each with a login of their own.
+    pub fn for_others() -> Self {
+        let named = std::env::var(PLAIN_HTTP).unwrap_or_default();
+        let plain_http = named.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Self { environment: None, plain_http: plain_http.map(str::to_owned).collect() }
+    }
+}
+
+/// The version that a digest names.
+pub fn validator(digest: &ContentDigest, length: Option<u64>) -> Validator {
+    Validator { etag: Some(tag_of(digest)), length, ..Validator::default() }
+}
+
+/// The digest that names a version, where one does.
+pub fn digest_of(validator: &Validator) -> Option<ContentDigest> {
+    validator.etag.as_deref()?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+fn tag_of(digest: &ContentDigest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// A target as the user of `environment` means it: with their login for its registry, where it has none itself. A
+/// program that keeps it may be asked, and is waited for.
+pub async fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, LoginError> {
+    let Ok(reference) = Reference::of(&target.url) else { return Ok(target) };
+    let credentials = match &target.credentials {
+        Credentials::None => login::find(environment, &reference).await?.unwrap_or_default(),
+        given => given.clone(),
+    };
+    Ok(target.with_credentials(credentials))
+}
+
+/// Container registries.
+pub struct OciSource(Arc<Access>);
+
+impl OciSource {
+    /// A source with its own connections.
+    pub fn new(
+        options: OciOptions,
+        http: HttpOptions,
+        counters: Arc<Counters>,
+    ) -> Result<Self, SourceError> {
+        Ok(Self::over(options, HttpSource::new(http, counters)?.web()))
+    }
+
+    /// A source over the connections of another.
+    pub(crate) fn over(options: OciOptions, web: Arc<Web>) -> Self {
+        let (plain, logins) =
+            (PlainHosts::new(&options.plain_http), options.environment.map(Logins::new));
+        Self(Arc::new(Access::new(web, plain, logins)))
+    }
+
+    fn asker(&self, target: &Target) -> Result<Asker, SourceError> {
+        if !target.headers.is_empty() {
+            return Err(unusable(target, "a registry takes no headers of one's own".to_owned()));
+        }
+        let reference = reference(target)?;
+        Ok(Asker { access: Arc::clone(&self.0), reference, login: target.credentials.clone() })
+    }
+}
+
+fn unusable(target: &Target, reason: String) -> SourceError {
+    UrlError::Unusable { url: target.url.to_string(), reason }.into()
+}
+
+fn reference(target: &Target) -> Result<Reference, SourceError> {
+    Reference::of(&target.url).map_err(|reason| unusable(target, reason))
+}
+
+#[async_trait]
+impl Source for OciSource {
+    async fn complete(&self, target: &Target, asking: Asking) -> Result<Target, SourceError> {
+        let reference = reference(target)?;
+        let credentials = match (&target.credentials, &self.0.logins) {
+            (Credentials::Basic { user, password }, _) if is_anonymous(user, password.expose()) => {
+                Credentials::None
+            }
+            (Credentials::None, Some(logins)) if asking == Asking::Own => {
+                let found = logins.find(&reference).await.map_err(LoginError::into_source)?;
+                found.unwrap_or_default()
+            }
+            (given, _) => given.clone(),
+        };
+        Ok(Target { url: reference.url(), credentials, ..target.clone() })
+    }
+
+    async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
+        let attempt = Attempt::new(Action::Stat, &target.url);
+        let asker = self.asker(target)?;
+        let web = &self.0.web;
+        web.counters.stat();
+        web.bounded(&attempt, asker.stat(&attempt)).await
+    }
+
+    async fn read(
+        &self,
+        target: &Target,
+        range: Option<ByteRange>,
+        pin: &Validator,
+    ) -> Result<ByteStream, SourceError> {
+        let attempt = Attempt::new(Action::Read(range), &target.url);
+        let asker = self.asker(target)?;
+        let Named::Blob(digest) = *asker.reference.named() else {
+            self.0.web.counters.read();
+            let bytes = self.0.web.bounded(&attempt, asker.document(pin, &attempt)).await?;
+            let bytes = part(bytes, range, &attempt)?;
+            return Ok(stream::once(async { Ok(bytes) }).boxed());
+        };
+        if digest_of(pin).is_some_and(|pinned| pinned != digest) {
+            let detail = "it is named by another digest".to_owned();
+            return Err(SourceError::Changed { attempt, detail });
+        }
+        let all = pin.length.map(|length| ByteRange::new(0, length));
+        let bytes = read_pinned(Box::new(asker), range, pin, attempt.clone()).await?;
+        Ok(match range.is_none() || range == all {
+            true => whole::verified(bytes, digest, attempt),
+            false => bytes,
+        })
+    }
+
+    fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let error = SourceError::Malformed {
+            attempt: Attempt::new(Action::List, &target.url),
+            reason: "a registry is not listed: name a repository and a tag".to_owned(),
+        };
+        stream::once(async { Err(error) }).boxed()
+    }
+}
+
+fn part(bytes: Bytes, range: Option<ByteRange>, attempt: &Attempt) -> Result<Bytes, SourceError> {
+    let all = ByteRange::new(0, bytes.len() as u64);
+    let range = range.unwrap_or(all);
+    if range.end > all.end {
+        let reason = format!("the range ends beyond the {} bytes that there are", all.end);
+        return Err(SourceError::Malformed { attempt: attempt.clone(), reason });
+    }
+    Ok(bytes.slice(range.start as usize..range.end as usize))
+}

@@ -1,0 +1,276 @@
+//! What a URL names in a registry: `oci://host[:port]/repository[:tag][@digest]`, a manifest, or
+//! `oci://host[:port]/repository?blob=digest`, a blob. Pure; grammar of the OCI distribution specification 1.1.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use dfs_model::CanonicalUrl;
+
+use super::ContentDigest;
+
+/// Longest name of a repository, and of host and port with it.
+const MAX_NAME: usize = 255;
+/// Longest tag.
+const MAX_TAG: usize = 128;
+
+/// The registry that people mean by "docker.io", by the names that it has.
+const DOCKER: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
+/// A manifest or a blob in a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reference {
+    registry: String,
+    repository: String,
+    named: Named,
+}
+
+/// What of a repository is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Named {
+    /// What a tag names at the moment.
+    Tag(String),
+    /// The manifest of this digest. A tag beside it is for people only.
+    Manifest(ContentDigest),
+    /// The blob of this digest.
+    Blob(ContentDigest),
+}
+
+impl Reference {
+    /// Takes a URL apart; what is wrong with it.
+    pub fn of(url: &CanonicalUrl) -> Result<Self, String> {
+        let parsed = url.url();
+        if parsed.scheme() != "oci" {
+            return Err(format!("a registry is named by oci://, not {}://", parsed.scheme()));
+        }
+        let host = parsed.host_str().unwrap_or_default().to_ascii_lowercase();
+        if !is_host(&host) {
+            return Err("it names no registry: oci://HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]".into());
+        }
+        let registry = match parsed.port() {
+            _ if DOCKER.contains(&host.as_str()) => DOCKER[0].to_owned(),
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        };
+        let path = parsed.path().strip_prefix('/').unwrap_or_default();
+        let (path, digest) = match path.split_once('@') {
+            Some((path, digest)) => (path, Some(self::digest(digest)?)),
+            None => (path, None),
+        };
+        let tag = path.rfind(':').filter(|at| !path[*at..].contains('/'));
+        let (name, tag) = tag.map_or((path, None), |at| (&path[..at], Some(&path[at + 1..])));
+        if let Some(bad) = tag.filter(|tag| !is_tag(tag)) {
+            return Err(format!(
+                "'{bad}' is no tag: letters, digits, '_', '.' and '-', at most 128"
+            ));
+        }
+        let repository = match registry == DOCKER[0] && !name.contains('/') {
+            true => format!("library/{name}"),
+            false => name.to_owned(),
+        };
+        if !is_repository(&repository) || registry.len() + repository.len() > MAX_NAME {
+            return Err(format!(
+                "'{name}' is no repository: lower-case letters and digits, parted by '/', '.', '_' or '-'"
+            ));
+        }
+        let named = match (blob_of(parsed.query())?, digest, tag) {
+            (Some(blob), None, None) => Named::Blob(blob),
+            (Some(_), ..) => return Err("a blob has neither a tag nor another digest".to_owned()),
+            (None, Some(digest), _) => Named::Manifest(digest),
+            (None, None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
+        };
+        Ok(Self { registry, repository, named })
+    }
+
+    /// Host and port; `docker.io` by that name.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The repository in it.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// What of it is meant.
+    pub fn named(&self) -> &Named {
+        &self.named
+    }
+
+    /// A blob of the same repository.
+    pub fn blob(&self, digest: ContentDigest) -> Self {
+        Self { named: Named::Blob(digest), ..self.clone() }
+    }
+
+    /// A manifest of the same repository.
+    pub fn manifest(&self, digest: ContentDigest) -> Self {
+        Self { named: Named::Manifest(digest), ..self.clone() }
+    }
+
+    /// The one spelling of it.
+    pub fn url(&self) -> CanonicalUrl {
+        CanonicalUrl::parse(&self.to_string())
+            .expect("host, repository, tag and digest are fit for a URL")
+    }
+
+    /// Where requests go: host and port.
+    pub(super) fn address(&self) -> &str {
+        if self.registry == DOCKER[0] { DOCKER[2] } else { &self.registry }
+    }
+
+    /// The path of it in the registry's own interface.
+    pub(super) fn path(&self) -> String {
+        let name = &self.repository;
+        match &self.named {
+            Named::Tag(tag) => format!("/v2/{name}/manifests/{tag}"),
+            Named::Manifest(digest) => format!("/v2/{name}/manifests/{digest}"),
+            Named::Blob(digest) => format!("/v2/{name}/blobs/{digest}"),
+        }
+    }
+
+    /// Names under which a login for the registry may be written down.
+    pub(super) fn login_names(&self) -> Vec<&str> {
+        if self.registry == DOCKER[0] { DOCKER.to_vec() } else { vec![&self.registry] }
+    }
+
+    /// What a credential helper is asked for.
+    pub(super) fn login_server(&self) -> &str {
+        if self.registry == DOCKER[0] { "https://index.docker.io/v1/" } else { &self.registry }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "oci://{}/{}", self.registry, self.repository)?;
+        match &self.named {
+            Named::Tag(tag) => write!(f, ":{tag}"),
+            Named::Manifest(digest) => write!(f, "@{digest}"),
+            Named::Blob(digest) => write!(f, "?blob={digest}"),
+        }
+    }
+}
+
+fn digest(text: &str) -> Result<ContentDigest, String> {
+    text.parse().map_err(|error: super::DigestError| error.to_string())
+}
+
+fn blob_of(query: Option<&str>) -> Result<Option<ContentDigest>, String> {
+    match query.map(|query| query.split_once('=')) {
+        None => Ok(None),
+        Some(Some(("blob", digest))) => self::digest(digest).map(Some),
+        Some(_) => Err("nothing but ?blob=DIGEST is known behind a repository".to_owned()),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    !host.is_empty() && host.bytes().all(known)
+}
+
+fn is_tag(tag: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let begins = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    tag.len() <= MAX_TAG && tag.as_bytes().first().is_some_and(begins) && tag.bytes().all(known)
+}
+
+fn is_repository(name: &str) -> bool {
+    name.split('/').all(is_element)
+}
+
+/// Lower-case letters and digits; between them a dot, one or two underscores, or any number of hyphens.
+fn is_element(element: &str) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = element.as_bytes();
+    let mut between = bytes.split(is_word).filter(|between| !between.is_empty());
+    let ends = [bytes.first(), bytes.last()];
+    ends.into_iter().all(|end| end.is_some_and(is_word))
+        && between.all(|between| {
+            matches!(between, b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn reference(url: &str) -> Result<Reference, String> {
+        Reference::of(&CanonicalUrl::parse(url).unwrap())
+    }
+
+    fn canonical(url: &str) -> String {
+        let one = reference(url).unwrap();
+        assert_eq!(Reference::of(&one.url()).unwrap(), one, "{url}");
+        assert_eq!(one.url().as_str(), one.to_string());
+        one.to_string()
+    }
+
+    #[test]
+    fn a_reference_has_one_spelling() {
+        for (url, spelled) in [
+            ("oci://Ghcr.IO/org/app", "oci://ghcr.io/org/app:latest".to_owned()),
+            ("oci://h:5000/a/b/c__d:v1.2", "oci://h:5000/a/b/c__d:v1.2".to_owned()),
+            ("oci://docker.io/debian:13", "oci://docker.io/library/debian:13".to_owned()),
+            ("oci://registry-1.docker.io/a/b", "oci://docker.io/a/b:latest".to_owned()),
+            ("oci://[::1]:5000/a", "oci://[::1]:5000/a:latest".to_owned()),
+            (&format!("oci://h/a:tag@{DIGEST}"), format!("oci://h/a@{DIGEST}")),
+            (&format!("oci://h/a?blob={DIGEST}"), format!("oci://h/a?blob={DIGEST}")),
+        ] {
+            assert_eq!(canonical(url), spelled);
+        }
+    }
+
+    #[test]
+    fn what_no_registry_can_have_is_refused() {
+        for bad in [
+            "https://h/a",
+            "oci:///a",
+            "oci://h",
+            "oci://h/",
+            "oci://h/A",
+            "oci://h/a/",
+            "oci://h//a",
+            "oci://h/a..b",
+            "oci://h/a___b",
+            "oci://h/-a",
+            "oci://h/a:",
+            "oci://h/a:-x",
+            "oci://h/a@sha256:0",
+            "oci://h/a%2fb",
+            "oci://h/a?tag=x",
+            "oci://h/a?blob=x",
+            &format!("oci://h/a:x?blob={DIGEST}"),
+            &format!("oci://h/a@{DIGEST}?blob={DIGEST}"),
+            &format!("oci://h/a:{}", "x".repeat(129)),
+            &format!("oci://h/{}", "x".repeat(255)),
+        ] {
+            assert!(reference(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_lies_beside_it_is_named_by_digest() {
+        let (one, digest) = (reference("oci://docker.io/debian").unwrap(), DIGEST.parse().unwrap());
+        assert_eq!(one.address(), "registry-1.docker.io");
+        assert_eq!(one.path(), "/v2/library/debian/manifests/latest");
+        assert_eq!(one.blob(digest).path(), format!("/v2/library/debian/blobs/{DIGEST}"));
+        assert_eq!(one.manifest(digest).path(), format!("/v2/library/debian/manifests/{DIGEST}"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_reads_back(rest in "[a-z0-9A-Z._:@/?=%-]{0,40}") {
+            let Ok(url) = CanonicalUrl::parse(&format!("oci://h.test:5000/{rest}")) else {
+                return Ok(());
+            };
+            if let Ok(one) = Reference::of(&url) {
+                prop_assert_eq!(Reference::of(&one.url()).unwrap(), one);
+            }
+        }
+    }
+}
