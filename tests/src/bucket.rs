@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::process::{FreeAddress, http_get, listens};
-use crate::wait::{self, PATIENCE};
-use crate::{Failure, Owned};
+use crate::Failure;
+use crate::process::http_get;
+use crate::server::Server;
 
 /// A store with one bucket, `lab`; it ends with its test.
 pub struct Bucket {
@@ -180,36 +180,6 @@ impl Bucket {
             return Err(Failure::new(format!("{url}: {}", said.trim())));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-}
-
-/// A store's process; it ends also when this one is killed.
-struct Server {
-    _process: Owned,
-    address: FreeAddress,
-    log: PathBuf,
-}
-
-impl Server {
-    /// Starts `command`, which listens at `address` when it is ready and writes into `log`.
-    fn start(command: &mut Command, address: FreeAddress, log: PathBuf) -> Result<Self, Failure> {
-        let what = command.get_program().to_string_lossy().into_owned();
-        let needed = format!("{what} is needed, `cargo xtask test` installs it");
-        let mut process = Owned::start(command).map_err(Failure::of(needed))?;
-        let found = wait::find("the store listens", PATIENCE, || {
-            match process.child.try_wait().ok().flatten() {
-                Some(end) => Some(Err(end)),
-                None => listens(address.at()).then_some(Ok(())),
-            }
-        });
-        let store = Self { _process: process, address, log };
-        match found? {
-            Ok(()) => Ok(store),
-            Err(end) => {
-                let said = fs::read_to_string(&store.log).unwrap_or_default();
-                Err(Failure::new(format!("{what} ended: {end}\n{said}")))
-            }
-        }
     }
 }
 

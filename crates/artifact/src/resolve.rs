@@ -1,9 +1,10 @@
 //! What a URL names: its tasks, and for a tree the index over them.
 //!
-//! A listing is its tree; an archive (a tar, also compressed, a zip), by its content, is the tree inside; any
+//! A listing is its tree; a container image is the tree that its layers make; an archive (a tar, also compressed, a zip), by its content, is the tree inside; any
 //! other single URL is a directory that holds one file. The same answers of the origin give the same artifact, byte for byte.
 
 mod archive;
+mod image;
 mod listing;
 mod zip;
 
@@ -17,6 +18,7 @@ use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
 use dfs_source::{Source, SourceError, Sources, Stat, StatKind, Target, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::image::ImageError;
 use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
 use crate::index::validate::space_tag;
 use crate::index::{IndexError, write_index};
@@ -126,6 +128,15 @@ pub enum ResolveError {
         #[source]
         source: ZipError,
     },
+    /// The container image, or artifact.
+    #[error("cannot make a tree of {url}")]
+    Image {
+        /// Which one.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: Box<ImageError>,
+    },
     /// The spaces of the archive.
     #[error("cannot lay out {url}")]
     Parts {
@@ -189,6 +200,9 @@ pub async fn resolve(
             View::File | View::OneFile => Err(ResolveError::IsDirectory(stat.url)),
             View::Tree | View::Auto => context.listing().await,
         };
+    }
+    if matches!(view, View::Tree | View::Auto) && image::is_manifest(&context.target) {
+        return context.image(&stat, sources).await;
     }
     let recipe = context.blob(&stat);
     if view == View::File {

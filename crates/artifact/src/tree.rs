@@ -149,6 +149,13 @@ impl LeftOut {
         let path = path[..path.len().min(dfs_source::MAX_PATH_BYTES)].to_vec();
         self.named.push(Skipped { path, reason });
     }
+
+    /// Adds all of another.
+    pub fn join(&mut self, other: Self) {
+        let room = MAX_NAMED.saturating_sub(self.named.len());
+        self.count += other.count;
+        self.named.extend(other.named.into_iter().take(room));
+    }
 }
 
 /// Things that an index names as left out.

@@ -2,6 +2,8 @@
 //! says too little. A seed names it to the nodes, a node agent to `dfctl`.
 
 use dfs_artifact::ResolveError;
+use dfs_artifact::image::ManifestError;
+use dfs_artifact::resolve::ImageError;
 use dfs_artifact::tar::TarError;
 use dfs_artifact::zip::ZipError;
 use dfs_source::SourceError;
@@ -130,22 +132,49 @@ impl Class {
             ResolveError::Source(error) => Self::of_source(error),
             ResolveError::IsDirectory(_) => Self::IsTree,
             ResolveError::NoTree(_) => Self::NotTree,
-            ResolveError::Tar { source, .. } => match source {
-                TarError::Corrupt { .. } | TarError::Truncated { .. } => Self::BrokenArchive,
-                TarError::Unsupported { .. } | TarError::TooMuch(_) => Self::Unsupported,
-            },
+            ResolveError::Tar { source, .. } => Self::of_tar(source),
             ResolveError::Zip { source, .. } => match source {
                 ZipError::NoDirectory | ZipError::Corrupt { .. } => Self::BrokenArchive,
                 ZipError::Split | ZipError::Overlap { .. } | ZipError::TooMuch(_) => {
                     Self::Unsupported
                 }
             },
+            ResolveError::Image { source, .. } => Self::of_image(source),
             ResolveError::LengthUnknown(_)
             | ResolveError::Parts { .. }
             | ResolveError::Tree { .. }
             | ResolveError::Plan { .. }
             | ResolveError::Write { .. }
             | ResolveError::Index { .. } => Self::Unsupported,
+        }
+    }
+
+    fn of_tar(error: &TarError) -> Self {
+        match error {
+            TarError::Corrupt { .. } | TarError::Truncated { .. } => Self::BrokenArchive,
+            TarError::Unsupported { .. } | TarError::TooMuch(_) => Self::Unsupported,
+        }
+    }
+
+    fn of_image(error: &ImageError) -> Self {
+        match error {
+            ImageError::Tar { source, .. } => Self::of_tar(source),
+            ImageError::Document(
+                ManifestError::Form { .. }
+                | ManifestError::Length { .. }
+                | ManifestError::Mismatch(_)
+                | ManifestError::Config(_)
+                | ManifestError::Ambiguous
+                | ManifestError::Neither,
+            )
+            | ImageError::OtherLayer { .. }
+            | ImageError::Length { .. } => Self::BadAnswer,
+            ImageError::Document(_)
+            | ImageError::Platform(_)
+            | ImageError::Depth
+            | ImageError::Write { .. }
+            | ImageError::Read { .. }
+            | ImageError::Merge(_) => Self::Unsupported,
         }
     }
 

@@ -358,7 +358,7 @@ impl Engine {
     /// content behind one URL.
     pub async fn adopt(&self, info: &TaskInfo) -> Option<Task> {
         let key = &info.key;
-        let readable = matches!(key.url.url().scheme(), "http" | "https" | "s3");
+        let readable = matches!(key.url.url().scheme(), "http" | "https" | "s3" | "oci");
         if key.kind != TaskKind::Blob || key.domain != TaskKey::PUBLIC || !readable {
             return None;
         }

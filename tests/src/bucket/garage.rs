@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{FreeAddress, Keys, Server, installed};
+use super::{Keys, installed};
 use crate::Failure;
+use crate::process::FreeAddress;
+use crate::server::Server;
 
 /// Not the one that is taken where nothing is said.
 pub(super) const REGION: &str = "garage";

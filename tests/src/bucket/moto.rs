@@ -4,8 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Bucket, FreeAddress, Keys, Server, installed};
+use super::{Bucket, Keys, installed};
 use crate::Failure;
+use crate::process::FreeAddress;
+use crate::server::Server;
 
 /// Starts it; its log is in `dir`.
 pub(super) fn start(dir: &Path) -> Result<Server, Failure> {

@@ -53,6 +53,7 @@ mod preheat;
 mod promises;
 mod reaching;
 mod recovery;
+mod registry;
 mod remembered;
 mod roles;
 mod secrets;

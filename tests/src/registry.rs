@@ -1,0 +1,100 @@
+//! A container registry as it is in use elsewhere: distribution's, filled by skopeo.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Failure;
+use crate::process::FreeAddress;
+use crate::server::Server;
+
+/// Who may read where a login is wanted, and the password.
+pub const LOGIN: (&str, &str) = ("ada", "hunter2");
+
+/// The line of a password file for [`LOGIN`]: bcrypt, which is the only kind that the registry reads.
+const HTPASSWD: &str = "ada:$2y$04$Z0Oj9jAvN5asG1efPDsTCOEB8F7.8KwOqtZvwye14DaaA7zFa/W0i\n";
+
+/// Whom a registry lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Anybody.
+    Nobody,
+    /// [`LOGIN`] alone.
+    Password,
+}
+
+/// A registry; it ends with its test.
+pub struct Registry {
+    server: Server,
+    guard: Guard,
+}
+
+impl Registry {
+    /// Starts one that keeps all it has in `dir`.
+    pub fn start(dir: &Path, guard: Guard) -> Result<Self, Failure> {
+        let failed = || Failure::of("cannot start a registry");
+        let address = FreeAddress::new()?;
+        let home = dir.join("registry");
+        fs::create_dir_all(&home).map_err(failed())?;
+        let users = home.join("users");
+        fs::write(&users, HTPASSWD).map_err(failed())?;
+        let auth = match guard {
+            Guard::Nobody => String::new(),
+            Guard::Password => {
+                format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", users.display())
+            }
+        };
+        let settings = format!(
+            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
+             http:\n  addr: {}\n  secret: test\n{auth}",
+            home.join("data").display(),
+            address.at(),
+        );
+        let file = home.join("settings.yml");
+        fs::write(&file, settings).map_err(failed())?;
+        let log = home.join("log");
+        let output = File::create(&log).map_err(failed())?;
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&file).stdin(Stdio::null());
+        command.stdout(output.try_clone().map_err(failed())?).stderr(output);
+        // It looks at the environment for settings.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        Ok(Self { server: Server::start(&mut command, address, log)?, guard })
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        self.server.address.at().to_string()
+    }
+
+    /// The URL of `reference`, a repository with what of it is meant.
+    pub fn url(&self, reference: &str) -> String {
+        format!("oci://{}/{reference}", self.address())
+    }
+
+    /// Puts the image of an `oci:` layout there, bit for bit; by hands that are not ours.
+    pub fn push(&self, layout: &Path, reference: &str) -> Result<(), Failure> {
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--all", "--preserve-digests", "--insecure-policy"]);
+        command.arg("--dest-tls-verify=false");
+        if self.guard == Guard::Password {
+            command.arg(format!("--dest-creds={}:{}", LOGIN.0, LOGIN.1));
+        }
+        command.arg(format!("oci:{}", layout.display()));
+        command.arg(format!("docker://{}/{reference}", self.address()));
+        let output = command.output();
+        let output =
+            output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
+        }
+    }
+
+    /// How often it was asked for something by this method whose path has `part` in it.
+    pub fn requests(&self, method: &str, part: &str) -> usize {
+        let log = fs::read_to_string(&self.server.log).unwrap_or_default();
+        let asked = log.lines().filter_map(|line| line.split('"').nth(1));
+        asked.filter(|asked| asked.starts_with(method) && asked.contains(part)).count()
+    }
+}

@@ -1,0 +1,197 @@
+//! Images, and other artifacts, of a registry as it is in use elsewhere.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use dfs_tests::registry::{Guard, LOGIN};
+use dfs_tests::{Cluster, Registry};
+use serde_json::json;
+
+use crate::support::entries::{self, Holes};
+use crate::support::images::{INDEX, Layout, MANIFEST, Packing, here, sha256};
+use crate::support::trees::{noise, put, rich};
+use crate::support::{Agent, Expected, Place, binaries};
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Three layers: what each does to the one below it is all that a layer can do.
+fn three_layers(place: &Place) -> [PathBuf; 3] {
+    let base = place.dir("base");
+    rich(&base);
+    put(&base.join("etc/hidden"), b"is hidden");
+    put(&base.join("etc/kept"), b"stays");
+    put(&base.join("opaque/below"), b"is below");
+    put(&base.join("replaced/inner"), b"was in a directory");
+    put(&base.join("program"), b"first");
+    put(&base.join("large"), &noise(5, 3_000_000));
+    mode(&base.join("program"), 0o4755);
+    mode(&base.join("etc"), 0o750);
+    xattr::set(base.join("program"), "user.note", b"of the base").unwrap();
+
+    let over = place.dir("over");
+    put(&over.join("etc/.wh.hidden"), b"");
+    put(&over.join("opaque/.wh..wh..opq"), b"");
+    put(&over.join("opaque/above"), b"is above");
+    put(&over.join(".wh.replaced"), b"");
+    put(&over.join("program"), b"second");
+    mode(&over.join("etc"), 0o755);
+
+    let top = place.dir("top");
+    symlink("etc/kept", top.join("replaced")).unwrap();
+    put(&top.join("opaque/more"), &noise(6, 70_000));
+    fs::create_dir_all(top.join("empty/directory")).unwrap();
+    fs::hard_link(top.join("opaque/more"), top.join("again")).unwrap();
+    [base, over, top]
+}
+
+#[test]
+fn an_image_is_mounted_as_it_is_unpacked_elsewhere_and_its_blobs_leave_the_registry_once() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let layers = three_layers(&place);
+    for (layer, packing) in layers.iter().zip([Packing::Gzip, Packing::Plain, Packing::Zstd]) {
+        layout.layer(layer, packing);
+    }
+    layout.name(layout.image(here()));
+    // What unpacks it there knows no zstd.
+    let mut twin = Layout::new(place.path("twin"));
+    for layer in &layers {
+        twin.layer(layer, Packing::Gzip);
+    }
+    twin.name(twin.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:v1").unwrap();
+    let pushed = registry.requests("GET", "/blobs/");
+
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["a", "b"].map(|name| Agent::of(&cluster, &place, name));
+    let source = entries::walk(&twin.unpacked(&place.path("bundle")));
+    for agent in &agents {
+        let dir = place.path(&format!("mount-{}", agent.node.name()));
+        let dir = agent.mount(&registry.url("team/app:v1"), dir);
+        entries::assert_same(&entries::walk(&dir), &source, Holes::Unsaid);
+    }
+    assert_eq!(registry.requests("GET", "/blobs/") - pushed, 4, "a config and three layers");
+    assert_eq!(registry.requests("GET", "/manifests/v1"), 0, "it is read by its digest");
+}
+
+#[test]
+fn an_image_is_chosen_for_this_machine_and_one_without_is_refused() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("hello"), b"of this machine");
+    layout.layer(&tree, Packing::Gzip);
+    let mut named = layout.image(here());
+    named["platform"] = json!({ "os": "linux", "architecture": here() });
+    let mut other = layout.image("s390x");
+    other["platform"] = json!({ "os": "linux", "architecture": "s390x" });
+    let index = |manifests: &[&serde_json::Value]| {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        layout.blob(INDEX, index.to_string().as_bytes())
+    };
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    layout.name(index(&[&other, &named]));
+    registry.push(layout.dir(), "app:all").unwrap();
+    layout.name(index(&[&other]));
+    registry.push(layout.dir(), "app:theirs").unwrap();
+
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&registry.url("app:all"), place.path("mount"));
+    assert_eq!(fs::read(dir.join("hello")).unwrap(), b"of this machine");
+    let dir = place.dir("refused");
+    let said = agent.dfctl(&["mount", &registry.url("app:theirs"), dir.to_str().unwrap()]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("there is no image for linux/"), "{}", said.stderr);
+    assert!(said.stderr.contains("linux/s390x"), "{}", said.stderr);
+}
+
+#[test]
+fn what_has_a_manifest_and_is_no_image_is_its_files() {
+    let place = Place::new();
+    let layout = Layout::new(place.path("layout"));
+    let weights = noise(3, 1_500_000);
+    let file = |title: &str, bytes: &[u8]| {
+        let mut blob = layout.blob("application/octet-stream", bytes);
+        blob["annotations"] = json!({ "org.opencontainers.image.title": title });
+        blob
+    };
+    let empty = layout.blob("application/vnd.oci.empty.v1+json", b"{}");
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": "application/vnd.test.model",
+        "config": empty,
+        "layers": [file("weights/part-1.bin", &weights), file("config.json", b"{\"layers\":2}")],
+    });
+    layout.name(layout.blob(MANIFEST, manifest.to_string().as_bytes()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "models/small:1").unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&registry.url("models/small:1"), place.path("mount"));
+    assert!(fs::read(dir.join("weights/part-1.bin")).unwrap() == weights);
+    assert_eq!(fs::read(dir.join("config.json")).unwrap(), b"{\"layers\":2}");
+    let said = agent.dfctl(&["cat", &registry.url("models/small:1")]).done();
+    assert_eq!(said.stdout, manifest.to_string().as_bytes(), "the manifest itself");
+    let blob = registry.url(&format!("models/small?blob={}", sha256(&weights)));
+    assert!(agent.dfctl(&["cat", &blob]).done().stdout == weights);
+}
+
+#[test]
+fn a_layer_that_unpacks_to_something_else_is_one_error_and_nothing_is_mounted() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("hello"), b"hello");
+    layout.layer(&tree, Packing::Gzip).lie();
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:lies").unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    let dir = place.dir("mount");
+    let said = agent.dfctl(&["mount", &registry.url("app:lies"), dir.to_str().unwrap()]);
+    assert_ne!(said.code, 0);
+    let told = format!("layer 1 unpacks to {}", sha256(&fs::read(place.path("tree.tar")).unwrap()));
+    assert!(said.stderr.contains(&told), "{}", said.stderr);
+    assert_eq!(agent.dfctl(&["mounts", "--format", "name"]).done().text(), "");
+}
+
+#[test]
+fn a_private_image_is_for_who_has_a_login() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("secret"), b"for ada");
+    layout.layer(&tree, Packing::Gzip);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Password).unwrap();
+    registry.push(layout.dir(), "private/app:v1").unwrap();
+    let docker = place.dir("docker");
+    let login = json!({ "username": LOGIN.0, "password": LOGIN.1 });
+    let logins = json!({ "auths": { registry.address(): login } });
+    put(&docker.join("config.json"), logins.to_string().as_bytes());
+
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    let url = registry.url("private/app:v1");
+    let dfctl = |words: &[&str], docker: &Path| {
+        let mut command = agent.node.dfctl_command().unwrap();
+        command.args(words).env("DOCKER_CONFIG", docker);
+        dfs_tests::process::Said::by(&mut command).unwrap()
+    };
+    let nowhere = place.dir("nowhere");
+    let said = dfctl(&["cat", &format!("{url}!secret")], &nowhere);
+    assert_ne!(said.code, 0);
+    let told = format!("docker login {}", registry.address());
+    assert!(said.stderr.contains(&told), "{}", said.stderr);
+    let said = dfctl(&["cat", &format!("{url}!secret")], &docker).done();
+    assert_eq!(said.stdout, b"for ada");
+    // What is here for one is for nobody else.
+    let said = dfctl(&["cat", &format!("{url}!secret")], &nowhere);
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(!agent.log().contains(LOGIN.1));
+}

@@ -1,0 +1,142 @@
+//! Container images made by hand, as `oci:` layouts: what a registry is filled with, and what it is to show.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::trees::put;
+
+/// How a layer is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Gzip => "+gzip",
+            Self::Zstd => "+zstd",
+        }
+    }
+}
+
+/// A layout under way, with one image in the end.
+pub struct Layout {
+    dir: PathBuf,
+    layers: Vec<Value>,
+    diff_ids: Vec<String>,
+}
+
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// The machine that this runs on, as registries call it.
+pub fn here() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+impl Layout {
+    /// One without anything in it.
+    pub fn new(dir: PathBuf) -> Self {
+        put(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#);
+        Self { dir, layers: Vec::new(), diff_ids: Vec::new() }
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Keeps a blob; its descriptor.
+    pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = sha256(bytes);
+        put(&self.dir.join("blobs").join(digest.replace(':', "/")), bytes);
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    }
+
+    /// Lays `tree` over what is there: all in it is in the layer, marks too.
+    pub fn layer(&mut self, tree: &Path, packing: Packing) -> &mut Self {
+        let tar = tree.with_extension("tar");
+        let mut command = Command::new("tar");
+        command.args(["--create", "--format=pax", "--xattrs", "--xattrs-include=*", "--sort=name"]);
+        command.arg("--file").arg(&tar).arg("--directory").arg(tree).arg(".");
+        assert!(command.status().unwrap().success());
+        self.tar(&fs::read(tar).unwrap(), packing)
+    }
+
+    /// The same of a tar.
+    pub fn tar(&mut self, tar: &[u8], packing: Packing) -> &mut Self {
+        let media_type = format!("application/vnd.oci.image.layer.v1.tar{}", packing.suffix());
+        let packed = packed(tar, packing, &self.dir);
+        self.layers.push(self.blob(&media_type, &packed));
+        self.diff_ids.push(sha256(tar));
+        self
+    }
+
+    /// Has the configuration say something else of the last layer.
+    pub fn lie(&mut self) -> &mut Self {
+        *self.diff_ids.last_mut().unwrap() = sha256(b"another layer");
+        self
+    }
+
+    /// The image of the layers so far; the descriptor of its manifest.
+    pub fn image(&self, architecture: &str) -> Value {
+        let config = json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {},
+            "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
+        });
+        let config = self.blob(CONFIG, config.to_string().as_bytes());
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": self.layers,
+        });
+        self.blob(MANIFEST, manifest.to_string().as_bytes())
+    }
+
+    /// Names this descriptor as what the layout has.
+    pub fn name(&self, mut named: Value) {
+        named["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [named] });
+        put(&self.dir.join("index.json"), index.to_string().as_bytes());
+    }
+
+    /// What the image has, unpacked by hands that are not ours.
+    pub fn unpacked(&self, into: &Path) -> PathBuf {
+        let mut command = Command::new("umoci");
+        command.args(["unpack", "--image"]).arg(format!("{}:latest", self.dir.display()));
+        let output = command.arg(into).stdin(Stdio::null()).output();
+        let output = output.expect("umoci is there, `cargo xtask test` installs it");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        into.join("rootfs")
+    }
+}
+
+fn packed(tar: &[u8], packing: Packing, dir: &Path) -> Vec<u8> {
+    let program = match packing {
+        Packing::Plain => return tar.to_vec(),
+        Packing::Gzip => "gzip",
+        Packing::Zstd => "zstd",
+    };
+    let file = dir.with_extension("packing");
+    fs::write(&file, tar).unwrap();
+    let mut command = Command::new(program);
+    let output = command.arg("-c").stdin(File::open(&file).unwrap()).output().unwrap();
+    assert!(output.status.success());
+    fs::remove_file(file).unwrap();
+    output.stdout
+}
