@@ -258,6 +258,7 @@ fn code_of(class: FailureClass) -> &'static Code {
 fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> {
     let quoted = shell_quoted(subject);
     match class {
+        FailureClass::NotFound if tags_beside(subject).is_some() => tags_beside(subject),
         FailureClass::NotFound | FailureClass::NoPath => {
             parent_of(subject).map(|parent| format!("dfctl ls {}", shell_quoted(&parent)))
         }
@@ -367,12 +368,30 @@ fn with_credentials(action: &str, subject: &str) -> String {
         let below = if path.ends_with('/') { file } else { "" };
         return format!("ls -ld {}", shell_quoted(&format!("{path}{below}")));
     }
+    if let Some((registry, _)) = of_registry(subject) {
+        return format!("docker login {}", shell_quoted(registry));
+    }
     let (command, rest) = command_of(action);
     let credentials = match subject.starts_with("s3://") {
         true => "--profile NAME",
         false => "-H 'Authorization: …'",
     };
     format!("dfctl {command} {credentials} {}{rest}", shell_quoted(subject))
+}
+
+/// The registry of what `subject` names, and the repository in it with what of that is meant.
+fn of_registry(subject: &str) -> Option<(&str, &str)> {
+    artifact(subject).strip_prefix("oci://")?.split_once('/')
+}
+
+/// What shows which tags there are.
+fn tags_beside(subject: &str) -> Option<String> {
+    let (registry, named) = of_registry(subject)?;
+    let named = named.split(['@', '?']).next().unwrap_or(named);
+    let tag = named.rfind(':').filter(|at| !named[*at..].contains('/'));
+    let repository = &named[..tag.unwrap_or(named.len())];
+    let listed = format!("docker://{registry}/{repository}");
+    Some(format!("skopeo list-tags {}", shell_quoted(&listed)))
 }
 
 /// The directory that holds what `subject` names, where that is one level up.
@@ -420,7 +439,20 @@ mod tests {
             "dfctl mount -H 'Authorization: …' https://h/d/ DIR"
         );
         assert_eq!(hint("list", "s3://b/p/"), "dfctl ls --profile NAME s3://b/p/");
+        assert_eq!(hint("mount", "oci://h:5000/a/b:1!etc"), "docker login h:5000");
         assert_eq!(hint("look at", "https://h/f"), "dfctl stat -H 'Authorization: …' https://h/f");
+    }
+
+    #[test]
+    fn who_asks_for_a_tag_that_is_not_there_is_shown_how_to_see_those_that_are() {
+        let digest = format!("oci://h:5000/a@sha256:{}", "0".repeat(64));
+        for (subject, listed) in
+            [("oci://h:5000/a:1", "h:5000/a"), ("oci://h/a/b", "h/a/b"), (&digest, "h:5000/a")]
+        {
+            let failure = Failure::new(FailureClass::NotFound, "not found");
+            let hint = CliError::backend("read", subject, failure).hint.unwrap();
+            assert_eq!(hint, format!("skopeo list-tags docker://{listed}"));
+        }
     }
 
     #[test]

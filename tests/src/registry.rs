@@ -27,6 +27,7 @@ pub enum Guard {
 pub struct Registry {
     server: Server,
     guard: Guard,
+    settings: String,
 }
 
 impl Registry {
@@ -51,7 +52,7 @@ impl Registry {
             address.at(),
         );
         let file = home.join("settings.yml");
-        fs::write(&file, settings).map_err(failed())?;
+        fs::write(&file, &settings).map_err(failed())?;
         let log = home.join("log");
         let output = File::create(&log).map_err(failed())?;
         let mut command = Command::new("docker-registry");
@@ -59,7 +60,12 @@ impl Registry {
         command.stdout(output.try_clone().map_err(failed())?).stderr(output);
         // It looks at the environment for settings.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        Ok(Self { server: Server::start(&mut command, address, log)?, guard })
+        Ok(Self { server: Server::start(&mut command, address, log)?, guard, settings })
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &str {
+        &self.settings
     }
 
     /// Host and port.

@@ -33,6 +33,11 @@ fn mounting() {
 }
 
 #[test]
+fn images() {
+    follow("images.md");
+}
+
+#[test]
 fn keeping_copies() {
     follow("sync.md");
 }
@@ -58,7 +63,8 @@ fn every_page_is_followed() {
     let mut pages: Vec<_> =
         std::fs::read_dir(pages).unwrap().map(|page| page.unwrap().file_name()).collect();
     pages.sort();
-    let followed = ["cluster.md", "get.md", "mount.md", "settings.md", "sync.md", "trouble.md"];
+    let followed =
+        ["cluster.md", "get.md", "images.md", "mount.md", "settings.md", "sync.md", "trouble.md"];
     pages.retain(|page| page != "README.md" && page != "install.md");
     assert_eq!(pages, followed);
 }

@@ -1,14 +1,19 @@
 //! The world in which the guide is followed: a machine of its own, as far as a shell can tell.
 //!
 //! Namespaces of network, mounts and processes: the usual ports are free, `http://files.example/` is a web server of what
-//! lies in `/srv/www`,
+//! lies in `/srv/www`, `localhost:5000` a registry,
 //! the home directory is `/home/ada`, and whatever is left running or mounted ends with the session.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use dfs_tests::Registry;
+use dfs_tests::registry::Guard;
+
 use super::page::Said;
+use crate::support::images::{Layout, Packing, here};
 use crate::support::trees::{noise, put};
 use crate::support::{OTHERS_AWAY, Place, binary};
 
@@ -21,6 +26,8 @@ mount --bind "$SESSION/site" /srv/www
 printf '127.0.0.1 localhost files.example\n' > "$SESSION/hosts"
 mount --bind "$SESSION/hosts" /etc/hosts
 nginx -c "$SESSION/nginx.conf"
+docker-registry serve "$SESSION/registry.yml" > "$SESSION/registry.log" 2>&1 &
+curl --silent --fail --retry 100 --retry-connrefused --retry-delay 1 --output /dev/null http://localhost:5000/v2/
 cd /home/ada
 session=$SESSION
 exec env -i HOME=/home/ada PATH="$PROGRAMS:$PATH" TERM=dumb LANG=C.UTF-8 bash -c '
@@ -58,6 +65,8 @@ impl World {
         site(&place.dir("site"));
         let here = place.root().to_str().unwrap();
         fs::write(place.path("nginx.conf"), NGINX.replace("SESSION", here)).unwrap();
+        let settings = images(&place);
+        fs::write(place.path("registry.yml"), settings).unwrap();
         Self { place }
     }
 
@@ -88,6 +97,29 @@ fn said(session: &Path, step: usize) -> Option<Said> {
     let text = fs::read_to_string(session.join(format!("{step}.said"))).ok()?;
     let code = fs::read_to_string(session.join(format!("{step}.code"))).ok()?;
     Some(Said { text, code: code.trim().parse().ok()? })
+}
+
+/// Fills a registry; the settings of one with the same in it at `localhost:5000`.
+fn images(place: &Place) -> String {
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    let mut app = Layout::new(place.path("app"));
+    let (base, over) = (place.dir("base"), place.dir("over"));
+    put(&base.join("bin/greet"), b"#!/bin/sh\necho hello from the base\n");
+    put(&base.join("etc/app.conf"), b"level = 1\n");
+    put(&base.join("share/words"), &noise(2, 9_000_000));
+    fs::set_permissions(base.join("bin/greet"), fs::Permissions::from_mode(0o755)).unwrap();
+    put(&over.join("bin/greet"), b"#!/bin/sh\necho hello from the second layer\n");
+    fs::set_permissions(over.join("bin/greet"), fs::Permissions::from_mode(0o755)).unwrap();
+    put(&over.join("etc/.wh.app.conf"), b"");
+    app.layer(&base, Packing::Gzip).layer(&over, Packing::Gzip);
+    app.name(app.image(here()));
+    registry.push(app.dir(), "team/app:1").unwrap();
+    let model = Layout::new(place.path("model"));
+    let files =
+        [("config.json", b"{\"layers\": 2}".to_vec()), ("weights.bin", noise(4, 3_000_000))];
+    model.name(model.artifact("application/vnd.example.model", &files));
+    registry.push(model.dir(), "models/small:1").unwrap();
+    registry.settings().replace(&registry.address(), "127.0.0.1:5000")
 }
 
 /// What `http://files.example/` serves.

@@ -108,6 +108,23 @@ impl Layout {
         self.blob(MANIFEST, manifest.to_string().as_bytes())
     }
 
+    /// An artifact that is no image: these files; the descriptor of its manifest.
+    pub fn artifact(&self, kind: &str, files: &[(&str, Vec<u8>)]) -> Value {
+        let layers = files.iter().map(|(title, bytes)| {
+            let mut blob = self.blob("application/octet-stream", bytes);
+            blob["annotations"] = json!({ "org.opencontainers.image.title": title });
+            blob
+        });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": kind,
+            "config": self.blob("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": layers.collect::<Vec<_>>(),
+        });
+        self.blob(MANIFEST, manifest.to_string().as_bytes())
+    }
+
     /// Names this descriptor as what the layout has.
     pub fn name(&self, mut named: Value) {
         named["annotations"] = json!({ "org.opencontainers.image.ref.name": "latest" });
