@@ -265,6 +265,13 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
             Some(with_credentials(action, subject))
         }
+        FailureClass::Redirects | FailureClass::BadAnswer | FailureClass::Declined
+            if of_registry(subject).is_some() =>
+        {
+            let named = artifact(subject).trim_start_matches("oci://");
+            let named = named.split('?').next().unwrap_or(named);
+            Some(format!("skopeo inspect {}", shell_quoted(&format!("docker://{named}"))))
+        }
         FailureClass::Redirects => Some(format!("curl -sIL {}", shell_quoted(artifact(subject)))),
         FailureClass::BadAnswer => {
             Some(format!("curl -sv -r 0-99 -o /dev/null {}", shell_quoted(artifact(subject))))
@@ -452,6 +459,15 @@ mod tests {
             let failure = Failure::new(FailureClass::NotFound, "not found");
             let hint = CliError::backend("read", subject, failure).hint.unwrap();
             assert_eq!(hint, format!("skopeo list-tags docker://{listed}"));
+        }
+    }
+
+    #[test]
+    fn what_a_registry_says_is_looked_at_by_what_speaks_to_registries() {
+        for subject in ["oci://h:5000/a:1!etc", "oci://h:5000/a:1"] {
+            let failure = Failure::new(FailureClass::BadAnswer, "layer 1 unpacks to another");
+            let hint = CliError::backend("mount", subject, failure).hint.unwrap();
+            assert_eq!(hint, "skopeo inspect docker://h:5000/a:1");
         }
     }
 

@@ -99,8 +99,19 @@ impl Registry {
 
     /// How often it was asked for something by this method whose path has `part` in it.
     pub fn requests(&self, method: &str, part: &str) -> usize {
+        self.requests_by("", method, part)
+    }
+
+    /// The same of who calls itself something that has `agent` in it.
+    pub fn requests_by(&self, agent: &str, method: &str, part: &str) -> usize {
         let log = fs::read_to_string(&self.server.log).unwrap_or_default();
-        let asked = log.lines().filter_map(|line| line.split('"').nth(1));
-        asked.filter(|asked| asked.starts_with(method) && asked.contains(part)).count()
+        let is_one = |line: &&str| {
+            let mut quoted = line.split('"').skip(1).step_by(2);
+            let is_asked = quoted
+                .next()
+                .is_some_and(|asked| asked.starts_with(method) && asked.contains(part));
+            is_asked && quoted.last().is_some_and(|name| name.contains(agent))
+        };
+        log.lines().filter(is_one).count()
     }
 }

@@ -21,7 +21,7 @@ use crate::erofs::{FormatError, Image, WrittenImage};
 use crate::members::{MemberTable, MemberTableError};
 use crate::parts::{PartTable, PartTableError};
 use crate::recipe::{OriginRecipe, Place, Recipe};
-use crate::tree::LeftOut;
+use crate::tree::{LeftOut, PendingLink};
 use sections::{DIGEST_BYTES, SectionKind, Sections};
 
 pub use sections::{FORMAT, SectionError};
@@ -101,6 +101,7 @@ pub struct Index {
     /// Where the digests stand in the file.
     digests: std::ops::Range<usize>,
     left_out: LeftOut,
+    links: Vec<PendingLink>,
 }
 
 /// Makes an index of an image and the recipes of its spaces, in their order.
@@ -109,6 +110,17 @@ pub fn write_index(
     url: CanonicalUrl,
     spaces: &[Recipe],
     left_out: &LeftOut,
+) -> Result<Vec<u8>, IndexError> {
+    write_layer_index(image, url, spaces, left_out, &[])
+}
+
+/// The same of a layer of an image: `links` are those to what lower layers have.
+pub fn write_layer_index(
+    image: WrittenImage,
+    url: CanonicalUrl,
+    spaces: &[Recipe],
+    left_out: &LeftOut,
+    links: &[PendingLink],
 ) -> Result<Vec<u8>, IndexError> {
     let facts = Facts { url, files: image.files, bytes: image.content_bytes };
     let described = spaces.iter().map(SpaceFacts::of).collect::<Option<Vec<_>>>();
@@ -142,6 +154,10 @@ pub fn write_index(
     if left_out.count > 0 {
         let section = serde_json::to_vec(left_out).map_err(IndexError::Facts)?;
         out.add(SectionKind::LeftOut, 0, &section);
+    }
+    if !links.is_empty() {
+        let section = serde_json::to_vec(links).map_err(IndexError::Facts)?;
+        out.add(SectionKind::Links, 0, &section);
     }
     Ok(out.finish())
 }
@@ -191,7 +207,11 @@ impl Index {
             Some(section) => serde_json::from_slice(section).map_err(IndexError::Facts)?,
             None => LeftOut::default(),
         };
-        Ok(Self { facts: facts.facts, spaces, digests, left_out, image })
+        let links = match sections.find(SectionKind::Links, 0) {
+            Some(section) => serde_json::from_slice(section).map_err(IndexError::Facts)?,
+            None => Vec::new(),
+        };
+        Ok(Self { facts: facts.facts, spaces, digests, left_out, links, image })
     }
 
     /// The tree.
@@ -212,6 +232,11 @@ impl Index {
     /// What the origin has and the tree lacks.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
+    }
+
+    /// Of a layer of an image: hard links to what lower layers have.
+    pub fn links(&self) -> &[PendingLink] {
+        &self.links
     }
 
     /// BLAKE3 of a file's content, where the index knows it.

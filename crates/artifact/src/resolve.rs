@@ -51,6 +51,14 @@ pub enum View {
 pub trait OpenTask: Send + Sync {
     /// The bytes of this task.
     async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError>;
+
+    /// What was kept by [`Self::keep`] under this name.
+    async fn kept(&self, _name: &TaskKey) -> Option<Bytes> {
+        None
+    }
+
+    /// Keeps something that was made on the way, and takes long to make: it may go at any time.
+    async fn keep(&self, _name: &TaskKey, _content: Bytes) {}
 }
 
 /// How to resolve.

@@ -147,6 +147,7 @@ fn a_layer_that_unpacks_to_something_else_is_one_error_and_nothing_is_mounted() 
     assert_ne!(said.code, 0);
     let told = format!("layer 1 unpacks to {}", sha256(&fs::read(place.path("tree.tar")).unwrap()));
     assert!(said.stderr.contains(&told), "{}", said.stderr);
+    assert!(said.stderr.contains("skopeo inspect docker://"), "{}", said.stderr);
     assert_eq!(agent.shown(&dir), None);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 }
@@ -187,6 +188,13 @@ fn a_private_image_is_for_who_has_a_login() {
     assert!(!agent.log().contains(LOGIN.1));
 }
 
+/// How often a layer was asked for by whoever does not push.
+fn looked_at(registry: &Registry, layout: &Layout, layer: usize) -> usize {
+    let blob = layout.layer_digest(layer);
+    registry.requests("HEAD", &blob) - registry.requests_by("skopeo", "HEAD", &blob)
+        + registry.requests("GET", &blob)
+}
+
 #[test]
 fn a_mount_follows_a_tag_that_moves_and_fetches_the_new_layer_alone() {
     let place = Place::new();
@@ -205,6 +213,7 @@ fn a_mount_follows_a_tag_that_moves_and_fetches_the_new_layer_alone() {
     let large = fs::read(dir.join("large")).unwrap();
     assert_eq!(fs::read(dir.join("version")).unwrap(), b"1");
     let before = registry.requests("GET", "/blobs/");
+    let asked = looked_at(&registry, &layout, 0);
 
     put(&over.join("version"), b"2");
     layout.layer(&over, Packing::Gzip);
@@ -216,4 +225,9 @@ fn a_mount_follows_a_tag_that_moves_and_fetches_the_new_layer_alone() {
     assert!(fs::read(dir.join("large")).unwrap() == large);
     let blobs = registry.requests("GET", "/blobs/") - before - pushed;
     assert_eq!(blobs, 2, "a config and a layer");
+    assert_eq!(
+        looked_at(&registry, &layout, 0),
+        asked,
+        "of the layer below nothing is asked again"
+    );
 }

@@ -30,6 +30,8 @@ pub(super) enum SectionKind {
     Parts = 4,
     /// What the tree lacks, as JSON; absent where it lacks nothing.
     LeftOut = 5,
+    /// Of a layer of an image: hard links to what lower layers have, as JSON; absent where there are none.
+    Links = 6,
 }
 
 /// Why what stands behind the image is not taken.

@@ -10,14 +10,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dfs_model::{TaskKind, Transform, UrlError};
+use dfs_model::{TaskKey, TaskKind, Transform, UrlError, Validator};
 use dfs_source::oci::{ContentDigest, Named, Reference, validator};
 use dfs_source::{SourceError, Sources, Stat, Target};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use self::whole::Whole;
 use super::{Artifact, Context, Planned, ResolveError};
-use crate::erofs::{BlockSize, FormatError, Image, ImageOptions, Space, WriteError, write_image};
+use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
 use crate::image::artifact::ArtifactFile;
 use crate::image::manifest::{Contents, LayerBlob, MAX_DOCUMENT};
 use crate::image::media::Compression;
@@ -26,8 +26,9 @@ use crate::image::{
     Platform, choose, merge, parse,
 };
 use crate::index::validate::space_tag;
+use crate::index::{Index, IndexError, write_layer_index};
 use crate::recipe::{OriginRecipe, Place, Recipe};
-use crate::tar::{TarError, TarScan};
+use crate::tar::{ScannedTar, TarError, TarScan};
 use crate::tree::{
     Content, FileData, LeftOut, Location, Meta, Mtime, PendingLink, TreeBuilder, TreeError,
 };
@@ -88,14 +89,14 @@ pub enum ImageError {
         #[source]
         source: WriteError,
     },
-    /// The same, read back.
-    #[error("the index of layer {number} cannot be read")]
+    /// The same, around it.
+    #[error("the index of layer {number} cannot be made")]
     Read {
         /// Which one, counted from 1, the lowest.
         number: usize,
         /// Why.
         #[source]
-        source: FormatError,
+        source: IndexError,
     },
     /// Its layers make no tree together.
     #[error(transparent)]
@@ -107,14 +108,13 @@ pub(super) fn is_manifest(target: &Target) -> bool {
     Reference::of(&target.url).is_ok_and(|reference| !matches!(reference.named(), Named::Blob(_)))
 }
 
-/// A layer as it was read.
-struct ReadLayer {
-    image: Image<Bytes>,
-    links: Vec<PendingLink>,
-    newest: Mtime,
-    left_out: LeftOut,
-    /// Its tar, and what is put together from parts of it.
-    tasks: Vec<Recipe>,
+/// A layer of an image, and what it must unpack to.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Counted from 1, the lowest.
+    number: usize,
+    layer: &'a LayerBlob,
+    diff_id: ContentDigest,
 }
 
 impl Context<'_> {
@@ -189,11 +189,7 @@ impl Context<'_> {
     }
 
     /// All of something short.
-    async fn gather(
-        &self,
-        target: &Target,
-        pin: &dfs_model::Validator,
-    ) -> Result<Bytes, SourceError> {
+    async fn gather(&self, target: &Target, pin: &Validator) -> Result<Bytes, SourceError> {
         let mut stream = self.source.read(target, None, pin).await?;
         let mut all = Vec::new();
         while let Some(bytes) = stream.try_next().await? {
@@ -237,30 +233,63 @@ impl Context<'_> {
         let mut distinct = Vec::new();
         for (number, (layer, diff_id)) in (1..).zip(layers.iter().zip(diff_ids)) {
             places.entry((layer.blob.digest, *diff_id)).or_insert_with(|| {
-                distinct.push((number, layer, *diff_id));
+                distinct.push(Wanted { number, layer, diff_id: *diff_id });
                 distinct.len() - 1
             });
         }
         let reading = distinct.into_iter().map(|layer| self.layer(reference, layer, sources));
         let reading: Vec<_> = reading.collect();
-        let read: Vec<ReadLayer> = stream::iter(reading).buffered(AT_ONCE).try_collect().await?;
+        let read: Vec<Index> = stream::iter(reading).buffered(AT_ONCE).try_collect().await?;
         let order = layers.iter().zip(diff_ids);
         let order = order.filter_map(|(layer, diff_id)| places.get(&(layer.blob.digest, *diff_id)));
         let order: Vec<usize> = order.copied().collect();
         // A large image takes seconds.
-        let merging = tokio::task::spawn_blocking(move || lay_over(read, &order));
+        let merging = tokio::task::spawn_blocking(move || lay_over(&read, &order));
         let merged = merging.await;
         let merged = merged.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         self.finish(merged.map_err(|error| self.image_error(error))?).await
     }
 
-    /// Reads all of a layer.
+    /// The index of a layer alone, which is made once.
     async fn layer(
         &self,
         reference: &Reference,
-        (number, layer, diff_id): (usize, &LayerBlob, ContentDigest),
+        wanted: Wanted<'_>,
         sources: &Sources,
-    ) -> Result<ReadLayer, ResolveError> {
+    ) -> Result<Index, ResolveError> {
+        let name = self.name_of(reference, wanted);
+        let kept = match &self.options.opener {
+            Some(opener) => opener.kept(&name).await,
+            None => None,
+        };
+        // One that cannot be used is made again.
+        if let Some(index) = kept.and_then(|bytes| Index::parse(bytes).ok()) {
+            return Ok(index);
+        }
+        let bytes = self.index_layer(reference, wanted, sources).await?;
+        if let Some(opener) = &self.options.opener {
+            opener.keep(&name, bytes.clone()).await;
+        }
+        let source = |source| ImageError::Read { number: wanted.number, source };
+        Index::open(bytes).map_err(|error| self.image_error(source(error)))
+    }
+
+    /// By what the index of a layer is found again: its blob, and what that was seen to unpack to.
+    fn name_of(&self, reference: &Reference, Wanted { layer, diff_id, .. }: Wanted<'_>) -> TaskKey {
+        let url = reference.blob(layer.blob.digest).url();
+        let target = Target { url, ..self.target.clone() };
+        let version = validator(&layer.blob.digest, None);
+        let version = Validator { version: Some(diff_id.to_string()), ..version };
+        self.key(TaskKind::Index, &target, version)
+    }
+
+    /// Reads all of a layer; its index.
+    async fn index_layer(
+        &self,
+        reference: &Reference,
+        Wanted { number, layer, diff_id }: Wanted<'_>,
+        sources: &Sources,
+    ) -> Result<Bytes, ResolveError> {
         let mut recipe = self.blob_recipe(reference, &layer.blob).await?;
         let transform = match layer.layer_type.compression {
             Compression::None => Transform::Identity,
@@ -285,22 +314,20 @@ impl Context<'_> {
             let error = ImageError::OtherLayer { number, actual, expected: diff_id };
             return Err(self.image_error(error));
         }
-        let (scanned, links) = scan.finish_layer().map_err(tar)?;
+        let (mut scanned, links) = scan.finish_layer().map_err(tar)?;
+        let parts = std::mem::take(&mut scanned.parts);
         let mut tasks = vec![recipe];
-        if !scanned.parts.is_empty() {
+        if !parts.is_empty() {
             let target = Target { url: tasks[0].key.url.clone(), ..self.target.clone() };
             let inside =
                 Context { source: Arc::clone(&self.source), target, options: self.options };
-            tasks.push(inside.parts(&tasks[0], length, scanned.parts_length, scanned.parts)?);
+            tasks.push(inside.parts(&tasks[0], length, scanned.parts_length, parts)?);
         }
-        let (tree, newest, left_out) = (scanned.tree, scanned.newest, scanned.left_out);
-        let spaces = spaces_of(&tasks);
-        let writing =
-            tokio::task::spawn_blocking(move || layer_image(&tree, newest, spaces, number));
+        let indexed = Indexed { scanned, links, tasks, number };
+        let writing = tokio::task::spawn_blocking(move || indexed.write());
         let written = writing.await;
-        let image = written.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let image = image.map_err(|error| self.image_error(error))?;
-        Ok(ReadLayer { image, links, newest, left_out, tasks })
+        let bytes = written.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        bytes.map_err(|error| self.image_error(error))
     }
 
     /// A tree of the files of an artifact that is no image, each a task of its own.
@@ -329,48 +356,58 @@ impl Context<'_> {
     }
 }
 
-fn spaces_of(tasks: &[Recipe]) -> Vec<Space> {
-    let space = |recipe: &Recipe| Space {
-        // Of a layer that was read it is known.
-        length: recipe.length.unwrap_or_default(),
-        tag: space_tag(recipe),
-    };
-    tasks.iter().map(space).collect()
+/// A layer that was read.
+struct Indexed {
+    scanned: ScannedTar,
+    links: Vec<PendingLink>,
+    /// Its tar, and what is put together from parts of it.
+    tasks: Vec<Recipe>,
+    number: usize,
 }
 
-fn layer_image(
-    tree: &TreeBuilder,
-    build_time: Mtime,
-    spaces: Vec<Space>,
-    number: usize,
-) -> Result<Image<Bytes>, ImageError> {
-    let options = ImageOptions { block_size: BlockSize::B512, build_time, spaces };
-    let written = write_image(tree, &options);
-    let written = written.map_err(|source| ImageError::Write { number, source })?;
-    Image::open(Bytes::from(written.bytes)).map_err(|source| ImageError::Read { number, source })
+impl Indexed {
+    /// Blocks.
+    fn write(self) -> Result<Bytes, ImageError> {
+        let Self { scanned, links, tasks, number } = self;
+        let space = |recipe: &Recipe| Space {
+            // Of a layer that was read it is known.
+            length: recipe.length.unwrap_or_default(),
+            tag: space_tag(recipe),
+        };
+        let options = ImageOptions {
+            block_size: BlockSize::B512,
+            build_time: scanned.newest,
+            spaces: tasks.iter().map(space).collect(),
+        };
+        let image = write_image(&scanned.tree, &options);
+        let image = image.map_err(|source| ImageError::Write { number, source })?;
+        let url = tasks[0].key.url.clone();
+        let index = write_layer_index(image, url, &tasks, &scanned.left_out, &links);
+        index.map(Bytes::from).map_err(|source| ImageError::Read { number, source })
+    }
 }
 
 /// Lays layers over one another in this order, the lowest first. Blocks.
-fn lay_over(read: Vec<ReadLayer>, order: &[usize]) -> Result<Planned, ImageError> {
+fn lay_over(read: &[Index], order: &[usize]) -> Result<Planned, ImageError> {
     let mut first_spaces = Vec::with_capacity(read.len());
     let mut spaces = 0_u16;
-    for layer in &read {
+    for layer in read {
         first_spaces.push(spaces);
-        spaces += layer.image.spaces();
+        spaces = spaces.saturating_add(layer.image().spaces());
     }
     let layers = order.iter().map(|&place| Layer {
-        image: &read[place].image,
+        image: read[place].image(),
         first_space: first_spaces[place],
-        links: &read[place].links,
+        links: read[place].links(),
         digest: &|_| None,
     });
     let merged = merge(&layers.collect::<Vec<_>>())?;
-    let build_time = read.iter().map(|layer| layer.newest).max().unwrap_or_default();
+    let build_time = read.iter().map(|layer| layer.image().build_time()).max().unwrap_or_default();
     let mut left_out = merged.left_out;
     let mut tasks = Vec::with_capacity(spaces.into());
     for layer in read {
-        left_out.join(layer.left_out);
-        tasks.extend(layer.tasks);
+        left_out.join(layer.left_out().clone());
+        tasks.extend_from_slice(layer.spaces());
     }
     Ok(Planned { tree: merged.tree, block_size: BlockSize::B512, build_time, tasks, left_out })
 }

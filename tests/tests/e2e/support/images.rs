@@ -87,6 +87,11 @@ impl Layout {
         self
     }
 
+    /// The digest of a layer, as it is packed.
+    pub fn layer_digest(&self, number: usize) -> String {
+        self.layers[number]["digest"].as_str().unwrap().to_owned()
+    }
+
     /// Has the configuration say something else of the last layer.
     pub fn lie(&mut self) -> &mut Self {
         *self.diff_ids.last_mut().unwrap() = sha256(b"another layer");
