@@ -140,6 +140,7 @@ impl CliError {
     pub fn backend(action: &str, subject: &str, failure: Failure) -> Self {
         let code = code_of(failure.class);
         let hint = literal_mark(action, subject, &failure)
+            .or_else(|| hint_of_registry(failure.class, subject))
             .or_else(|| hint_for(failure.class, action, subject));
         // Many messages name the subject themselves: once is enough.
         let what = match failure.message.contains(subject) {
@@ -258,19 +259,11 @@ fn code_of(class: FailureClass) -> &'static Code {
 fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> {
     let quoted = shell_quoted(subject);
     match class {
-        FailureClass::NotFound if tags_beside(subject).is_some() => tags_beside(subject),
         FailureClass::NotFound | FailureClass::NoPath => {
             parent_of(subject).map(|parent| format!("dfctl ls {}", shell_quoted(&parent)))
         }
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
             Some(with_credentials(action, subject))
-        }
-        FailureClass::Redirects | FailureClass::BadAnswer | FailureClass::Declined
-            if of_registry(subject).is_some() =>
-        {
-            let named = artifact(subject).trim_start_matches("oci://");
-            let named = named.split('?').next().unwrap_or(named);
-            Some(format!("skopeo inspect {}", shell_quoted(&format!("docker://{named}"))))
         }
         FailureClass::Redirects => Some(format!("curl -sIL {}", shell_quoted(artifact(subject)))),
         FailureClass::BadAnswer => {
@@ -375,9 +368,6 @@ fn with_credentials(action: &str, subject: &str) -> String {
         let below = if path.ends_with('/') { file } else { "" };
         return format!("ls -ld {}", shell_quoted(&format!("{path}{below}")));
     }
-    if let Some((registry, _)) = of_registry(subject) {
-        return format!("docker login {}", shell_quoted(registry));
-    }
     let (command, rest) = command_of(action);
     let credentials = match subject.starts_with("s3://") {
         true => "--profile NAME",
@@ -386,19 +376,26 @@ fn with_credentials(action: &str, subject: &str) -> String {
     format!("dfctl {command} {credentials} {}{rest}", shell_quoted(subject))
 }
 
-/// The registry of what `subject` names, and the repository in it with what of that is meant.
-fn of_registry(subject: &str) -> Option<(&str, &str)> {
-    artifact(subject).strip_prefix("oci://")?.split_once('/')
-}
-
-/// What shows which tags there are.
-fn tags_beside(subject: &str) -> Option<String> {
-    let (registry, named) = of_registry(subject)?;
-    let named = named.split(['@', '?']).next().unwrap_or(named);
-    let tag = named.rfind(':').filter(|at| !named[*at..].contains('/'));
-    let repository = &named[..tag.unwrap_or(named.len())];
-    let listed = format!("docker://{registry}/{repository}");
-    Some(format!("skopeo list-tags {}", shell_quoted(&listed)))
+/// What is done by what speaks to registries, about something in one.
+fn hint_of_registry(class: FailureClass, subject: &str) -> Option<String> {
+    let named = artifact(subject).strip_prefix("oci://")?;
+    let named = named.split('?').next().unwrap_or(named);
+    let (registry, _) = named.split_once('/')?;
+    match class {
+        FailureClass::Unauthenticated | FailureClass::NotPermitted => {
+            Some(format!("docker login {}", shell_quoted(registry)))
+        }
+        FailureClass::NotFound => {
+            let untagged = named.split('@').next().unwrap_or(named);
+            let tag = untagged.rfind(':').filter(|at| !untagged[*at..].contains('/'));
+            let repository = format!("docker://{}", &untagged[..tag.unwrap_or(untagged.len())]);
+            Some(format!("skopeo list-tags {}", shell_quoted(&repository)))
+        }
+        FailureClass::Redirects | FailureClass::BadAnswer | FailureClass::Declined => {
+            Some(format!("skopeo inspect {}", shell_quoted(&format!("docker://{named}"))))
+        }
+        _ => None,
+    }
 }
 
 /// The directory that holds what `subject` names, where that is one level up.
