@@ -1,15 +1,15 @@
 //! Images, and other artifacts, of a registry as it is in use elsewhere.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
 
 use dfs_tests::registry::{Guard, LOGIN};
 use dfs_tests::{Cluster, Registry};
 use serde_json::json;
 
 use crate::support::entries::{self, Holes};
-use crate::support::images::{INDEX, Layout, Packing, here, sha256};
+use crate::support::images::{INDEX, Layout, Packing, here, raw_tar, sha256};
 use crate::support::trees::{noise, put, rich};
 use crate::support::{Agent, Expected, Place, binaries};
 
@@ -230,4 +230,82 @@ fn a_mount_follows_a_tag_that_moves_and_fetches_the_new_layer_alone() {
         asked,
         "of the layer below nothing is asked again"
     );
+}
+
+#[test]
+fn a_hostile_layer_shows_nothing_that_is_not_its_own_and_a_bomb_is_refused() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let outside = place.path("outside");
+    put(&outside, b"not in the image");
+    let outside = outside.to_str().unwrap();
+    layout.tar(
+        &raw_tar(&[
+            ("../../escape", b'0', "", b"above"),
+            ("/absolute", b'0', "", b"from the root"),
+            ("a/../../b", b'0', "", b"through the top"),
+            ("leads-out", b'2', "/", b""),
+            ("leads-out/through", b'0', "", b"through a link"),
+            ("linked", b'1', outside, b""),
+            ("device", b'3', "", b""),
+            ("fine", b'0', "", b"fine"),
+        ]),
+        Packing::Gzip,
+    );
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:hostile").unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&registry.url("app:hostile"), place.path("mount"));
+    assert_eq!(fs::read(dir.join("fine")).unwrap(), b"fine");
+    assert!(fs::read(dir.join("linked")).is_err(), "there is no such file in the image");
+    let device = fs::symlink_metadata(dir.join("device")).unwrap();
+    assert!(device.file_type().is_char_device());
+    for path in entries::walk(&dir).keys() {
+        assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{path:?}");
+    }
+    assert!(!place.path("escape").exists() && !place.path("b").exists());
+    assert_eq!(fs::read(outside).unwrap(), b"not in the image");
+
+    let mut bomb = Layout::new(place.path("bomb"));
+    // Far more than its ratio allows, of a tar that ends at once.
+    bomb.tar(&vec![0; 1_200 << 20], Packing::Gzip);
+    bomb.name(bomb.image(here()));
+    registry.push(bomb.dir(), "app:bomb").unwrap();
+    let dir = place.dir("refused");
+    let said = agent.dfctl(&["mount", &registry.url("app:bomb"), dir.to_str().unwrap()]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("taken for a bomb"), "{}", said.stderr);
+    assert_eq!(agent.shown(&dir), None);
+}
+
+#[test]
+fn two_tags_of_one_image_are_mounted_and_taken_away_in_any_order() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let (base, over) = (place.dir("base"), place.dir("over"));
+    put(&base.join("shared"), &noise(1, 500_000));
+    put(&over.join("own"), b"of the second");
+    layout.layer(&base, Packing::Gzip);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:1").unwrap();
+    layout.layer(&over, Packing::Zstd);
+    layout.name(layout.image(here()));
+    registry.push(layout.dir(), "app:2").unwrap();
+    let shared = noise(1, 500_000);
+    let agent = Agent::solo(&place, "agent");
+    for order in [[0, 1], [1, 0]] {
+        let dirs = ["app:1", "app:2"].map(|tag| {
+            let dir = place.path(&format!("mount-{}-{}", tag.replace(':', "-"), order[0]));
+            agent.mount(&registry.url(tag), dir)
+        });
+        for (at, &gone) in order.iter().enumerate() {
+            for &there in &order[at..] {
+                assert!(fs::read(dirs[there].join("shared")).unwrap() == shared);
+            }
+            agent.dfctl(&["umount", dirs[gone].to_str().unwrap()]).done();
+        }
+        agent.dfctl(&["cache", "gc"]);
+    }
 }

@@ -162,3 +162,31 @@ fn packed(tar: &[u8], packing: Packing, dir: &Path) -> Vec<u8> {
     fs::remove_file(file).unwrap();
     output.stdout
 }
+
+/// A tar of entries as they stand here: path, type, target of a link, content.
+pub fn raw_tar(entries: &[(&str, u8, &str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (path, kind, target, content) in entries {
+        let mut header = [0; 512];
+        let mut write = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+        write(0, path.as_bytes());
+        write(100, b"0000644\0");
+        write(108, b"0000000\0");
+        write(116, b"0000000\0");
+        write(124, format!("{:011o}\0", content.len()).as_bytes());
+        write(136, b"00000000000\0");
+        write(148, b"        ");
+        write(156, &[*kind]);
+        write(157, target.as_bytes());
+        write(257, b"ustar\x0000");
+        write(329, b"0000001\0");
+        write(337, b"0000003\0");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        tar.extend_from_slice(&header);
+        tar.extend_from_slice(content);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
+}
