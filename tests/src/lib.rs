@@ -5,6 +5,8 @@
 
 pub mod bucket;
 pub mod cluster;
+mod container;
+mod distance;
 mod failure;
 pub mod origin;
 pub mod process;
@@ -16,6 +18,8 @@ mod watchdog;
 
 pub use bucket::Bucket;
 pub use cluster::{Cluster, Dfctl, Mount, Node};
+pub use container::{Container, Inside};
+pub use distance::Distance;
 pub use failure::Failure;
 pub use origin::{Body, Fault, Origin};
 pub use process::{Binaries, Process};

@@ -27,12 +27,21 @@ const LOG_LINES: usize = 12;
 #[derive(Debug, Clone)]
 pub struct Binaries {
     dir: PathBuf,
+    variables: Vec<(OsString, OsString)>,
 }
 
 impl Binaries {
     /// Those in `dir`.
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        let dir = dir.into();
+        // What is started runs in a directory of its own.
+        Self { dir: std::path::absolute(&dir).unwrap_or(dir), variables: Vec::new() }
+    }
+
+    /// The same with a variable for each of them.
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.variables.push((key.into(), value.into()));
+        self
     }
 
     /// Those of the profile that this program was built with: beside it, or above its `deps`.
@@ -42,7 +51,7 @@ impl Binaries {
         if dir.ends_with("deps") {
             dir.pop();
         }
-        Ok(Self { dir })
+        Ok(Self::in_dir(dir))
     }
 
     /// The path of a program.
@@ -69,6 +78,7 @@ impl Binaries {
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         // An agent that a test kills stays dead, unless the test is about that.
         command.env("DFS_HOLDER", "off");
+        command.envs(self.variables.iter().map(|(key, value)| (key, value)));
         // Whoever looks for a fault wants more than is logged usually.
         if let Some(filter) = env::var_os("E2E_LOG") {
             command.env("DFS_LOG", filter);
