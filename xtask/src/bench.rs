@@ -14,6 +14,7 @@ mod content;
 mod crowd;
 mod fio;
 mod get;
+mod image;
 mod lazy;
 mod measure;
 mod mount;
@@ -55,6 +56,9 @@ enum What {
     Mount(Mount),
     /// P9: a few files of a root file system, read behind a narrow link by who has nothing yet; needs root
     Cold(Cold),
+    /// P9 of an image, P14: an image of a registry, started behind a narrow link by who has nothing yet, and by a crowd at
+    /// once, against a full pull; needs root
+    Image(Image),
     /// P6, P10 to P13: tiny files, many small ones, an archive, very many objects, and doing nothing
     Small(Small),
     /// P1, P2: one file to a crowd of nodes, each in a network namespace behind a shaped link, against the least time
@@ -91,6 +95,14 @@ struct Cold {
     common: Common,
     #[command(flatten)]
     cold: cold::Args,
+}
+
+#[derive(clap::Args)]
+struct Image {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    image: image::Args,
 }
 
 #[derive(clap::Args)]
@@ -184,7 +196,7 @@ impl Args {
     fn work(&self) -> Result<TempDir, Failure> {
         let dir = match &self.what {
             What::Crowd(crowd) => crowd.crowd.dir(),
-            What::Storm(_) | What::Lazy(_) | What::Cold(_) => crowd::memory(),
+            What::Storm(_) | What::Lazy(_) | What::Cold(_) | What::Image(_) => crowd::memory(),
             _ => env::temp_dir(),
         };
         temporary_in(&dir)
@@ -213,6 +225,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Get(one) | What::Peer(one) | What::Pieces(one) => (&one.common, one.size),
         What::Mount(mount) => (&mount.file.common, mount.file.size),
         What::Cold(cold) => (&cold.common, 0),
+        What::Image(image) => (&image.common, 0),
         What::Small(small) => (&small.common, 0),
         What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
         What::Storm(storm) => (&storm.common, storm.storm.size),
@@ -220,7 +233,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let interrupt = Interrupt::install()?;
     prepare::packages(match &args.what {
-        What::Crowd(_) | What::Storm(_) | What::Lazy(_) | What::Cold(_) => prepare::FOR_TESTBED,
+        What::Crowd(_) | What::Storm(_) | What::Lazy(_) | What::Cold(_) | What::Image(_) => {
+            prepare::FOR_TESTBED
+        }
         _ => prepare::FOR_BENCH,
     })?;
     let binaries = match &common.bins {
@@ -237,6 +252,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Pieces(_) => pieces::measure(&bench),
         What::Mount(asked) => mount::measure(&bench, &asked.mount),
         What::Cold(asked) => cold::measure(&bench, &asked.cold),
+        What::Image(asked) => image::measure(&bench, &asked.image),
         What::Small(asked) => small::measure(&bench, &asked.small),
         What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
         What::Storm(asked) => storm::measure(&bench, &asked.storm),

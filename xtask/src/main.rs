@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod generate;
+mod image;
 mod interrupt;
 mod prepare;
 mod ring;

@@ -123,6 +123,20 @@ pub const FOR_COLD: &[Package] = &[
     Package { name: "rclone", program: "rclone" },
 ];
 
+/// What a start of an image takes: a registry, whom it is compared with, and who watches what is touched.
+pub const FOR_IMAGES: &[Package] = &[
+    Package { name: "docker-registry", program: "docker-registry" },
+    Package { name: "skopeo", program: "skopeo" },
+    Package { name: "umoci", program: "umoci" },
+    Package { name: "strace", program: "strace" },
+    Package { name: "tar", program: "tar" },
+    Package { name: "zstd", program: "zstd" },
+];
+
+/// What a fleet has beside that: an agent in a container.
+pub const FOR_FLEET: &[Package] =
+    &[Package { name: "fuse3", program: "fusermount3" }, Package { name: "runc", program: "runc" }];
+
 /// Installs those of `packages` that are missing.
 pub fn packages(packages: &[Package]) -> Result<(), Failure> {
     let missing: Vec<_> = packages
