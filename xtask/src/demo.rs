@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
+use clap::{Subcommand, ValueEnum};
 use dfs_tests::Binaries;
 
+mod fleet;
 mod ledger;
 mod pick;
 mod read;
@@ -26,7 +27,35 @@ const PROFILE: &str = "demo";
 
 /// What to demonstrate.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    act: Option<Act>,
+    #[command(flatten)]
+    nodes: Nodes,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// A fleet of machines, each a network namespace: they start an image, follow it, and lose whom they rely on; needs root
+    Fleet(OfAFleet),
+}
+
+#[derive(clap::Args)]
+struct OfAFleet {
+    #[command(flatten)]
+    fleet: fleet::Args,
+    /// How the result is printed; json is one object, on the last line
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Take the programs from here instead of building them
+    #[arg(long, value_name = "DIR")]
+    bins: Option<PathBuf>,
+}
+
+/// What to demonstrate on nodes of this machine.
+#[derive(clap::Args)]
+struct Nodes {
     /// What to mount: http, https, file or a path; directories of this machine when not given
     url: Option<String>,
     /// Leave everything running until Ctrl-C, and say how to look around
@@ -72,11 +101,23 @@ impl Narrator {
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
+    let done = match &args.act {
+        Some(Act::Fleet(args)) => start_fleet(args, &interrupt),
+        None => perform(&args.nodes, &interrupt),
+    };
     // What fails after the signal fails because of it.
-    perform(args, &interrupt).map_err(|failure| interrupt.check().err().unwrap_or(failure))
+    done.map_err(|failure| interrupt.check().err().unwrap_or(failure))
 }
 
-fn perform(args: &Args, interrupt: &Interrupt) -> Result<(), Failure> {
+fn start_fleet(args: &OfAFleet, interrupt: &Interrupt) -> Result<(), Failure> {
+    let binaries = match &args.bins {
+        Some(dir) => Binaries::in_dir(dir),
+        None => build()?,
+    };
+    fleet::run_fleet(&args.fleet, args.format, binaries, interrupt)
+}
+
+fn perform(args: &Nodes, interrupt: &Interrupt) -> Result<(), Failure> {
     let narrator = Narrator(args.format);
     prepare::packages(prepare::FOR_DEMO)?;
     let begun = Instant::now();
@@ -121,7 +162,7 @@ fn perform(args: &Args, interrupt: &Interrupt) -> Result<(), Failure> {
 /// From the mount to the verdict.
 fn show(
     narrator: &Narrator,
-    args: &Args,
+    args: &Nodes,
     subject: &Subject,
     stage: &Stage,
     work: &Path,
