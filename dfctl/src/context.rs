@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use dfs_artifact::ImagesOnDisk;
 use dfs_fuse::agent::inside::{self, InsideAgent};
 use dfs_fuse::holder;
 use dfs_model::Digest;
@@ -91,7 +92,8 @@ impl Context {
     pub fn sources(&self, files: FileOptions) -> SourcesBuilder {
         let (http, s3) = (HttpOptions::of_process(), S3Options::of_process());
         let oci = OciOptions::of_process();
-        self.extensions.sources().http(http).s3(s3).oci(oci).file(files)
+        let sources = self.extensions.sources().http(http).s3(s3).oci(oci).file(files.clone());
+        ImagesOnDisk::known(sources, files)
     }
 
     /// Surroundings of a test.

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use dfs_model::redact;
 use dfs_source::Target;
+use dfs_source::oci::{OnDisk, Written};
 use dfs_source::s3::Environment;
 use percent_encoding::percent_decode_str;
 
@@ -29,9 +30,10 @@ impl Locator {
             }
             _ => (text, None),
         };
-        let target = match is_local(text) {
-            true => Target::of_path(&existing(text)?),
-            false => Target::parse(text),
+        let target = match OnDisk::written(text, Path::exists) {
+            Some(written) => Ok(on_disk(&written)?),
+            None if is_local(text) => Target::of_path(&existing(text)?),
+            None => Target::parse(text),
         };
         let mut target = target.map_err(|error| {
             CliError::new(&codes::BAD_URL, error.to_string())
@@ -136,6 +138,17 @@ pub fn is_local(text: &str) -> bool {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
     })
+}
+
+/// An image that lies here.
+fn on_disk(written: &Written<'_>) -> Result<Target, CliError> {
+    let place = written.at(&absolute(written.path)?);
+    let place = place.map_err(|error| {
+        let scheme = written.form.scheme();
+        CliError::new(&codes::BAD_URL, error.to_string())
+            .hint(format!("dfctl stat {scheme}:PATH:NAME"))
+    })?;
+    Ok(Target::new(place.url()))
 }
 
 /// The path that `text` is here; a directory's ends in a slash.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_artifact::ImagesOnDisk;
 use dfs_leader::delegate::{self, Led};
 use dfs_model::Capacity;
 use dfs_peer::digests::Identity;
@@ -294,7 +295,8 @@ fn sources(told: &Told) -> SourcesBuilder {
     let http = HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() };
     let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
     let (s3, oci) = (S3Options::of_process(), OciOptions::of_process());
-    told.extensions.sources().http(http).s3(s3).oci(oci).file(files)
+    let sources = told.extensions.sources().http(http).s3(s3).oci(oci).file(files.clone());
+    ImagesOnDisk::known(sources, files)
 }
 
 /// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.

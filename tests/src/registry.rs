@@ -97,6 +97,23 @@ impl Registry {
         }
     }
 
+    /// Copies what it has by skopeo to a place as skopeo names it.
+    pub fn copy(&self, reference: &str, to: &str) -> Result<(), Failure> {
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"]);
+        if self.guard == Guard::Password {
+            command.arg(format!("--src-creds={}:{}", LOGIN.0, LOGIN.1));
+        }
+        command.arg(format!("docker://{}/{reference}", self.address())).arg(to);
+        let output = command.output();
+        let output =
+            output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
+        }
+    }
+
     /// How often it was asked for something by this method whose path has `part` in it.
     pub fn requests(&self, method: &str, part: &str) -> usize {
         self.requests_by("", method, part)

@@ -11,6 +11,7 @@ pub mod erofs;
 pub mod image;
 pub mod index;
 pub mod members;
+pub mod ondisk;
 pub mod origin;
 pub mod parts;
 mod placing;
@@ -24,6 +25,7 @@ pub mod zip;
 
 pub use index::{Facts, Index, IndexError};
 pub use members::{Member, MemberTable};
+pub use ondisk::ImagesOnDisk;
 pub use origin::{MembersHere, Origin, ask_permission, open_inside, open_origin};
 pub use parts::PartTable;
 pub use recipe::{OriginRecipe, Place, Recipe};

@@ -111,6 +111,11 @@ impl CanonicalUrl {
         usable.then(|| name.into_owned())
     }
 
+    /// Whether it lies on the machine of who names it, whose own it is to read: a file, a directory, an image kept in such.
+    pub fn lies_here(&self) -> bool {
+        matches!(self.0.scheme(), "file" | "oci-layout" | "docker-archive")
+    }
+
     /// Whether the path ends in a slash, which by custom names a directory.
     pub fn is_directory(&self) -> bool {
         self.0.path().ends_with('/')

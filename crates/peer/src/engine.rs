@@ -295,7 +295,7 @@ impl Inner {
 
     /// Whether the origin is this host's to read without being told. Files are their own host's.
     fn reads_origin_of(&self, task: &TaskInfo) -> bool {
-        !self.role.relies_on_swarm() || task.key.url.url().scheme() == "file"
+        !self.role.relies_on_swarm() || task.key.url.lies_here()
     }
 
     /// Patience differs from host to host, so that a herd left alone does not stampede to the origin.

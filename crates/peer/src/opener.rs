@@ -179,7 +179,7 @@ impl Engine {
         freshness: Freshness,
         purpose: Purpose,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let own_file = target.url.url().scheme() == "file";
+        let own_file = target.url.lies_here();
         if self.role() != Role::Node || self.swarm().is_none() || own_file {
             return self.open_here(target, view).await;
         }

@@ -369,7 +369,7 @@ impl SourceError {
     }
 
     /// The same for another attempt that came to nothing for the same cause.
-    pub(crate) fn of(mut self, attempt: &Attempt) -> Self {
+    pub fn of(mut self, attempt: &Attempt) -> Self {
         if let Some(own) = attempt_of!(&mut self) {
             own.clone_from(attempt);
         }

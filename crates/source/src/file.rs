@@ -43,12 +43,20 @@ pub struct FileOptions {
 pub struct FileSource {
     options: FileOptions,
     counters: Arc<Counters>,
+    /// A directory that no link leads out of.
+    within: Option<PathBuf>,
 }
 
 impl FileSource {
     /// A source that counts in `counters`.
     pub fn new(options: FileOptions, counters: Arc<Counters>) -> Self {
-        Self { options, counters }
+        Self { options, counters, within: None }
+    }
+
+    /// The same for what lies in `dir`, and is not reached by a link that leads out of it.
+    pub fn within(&self, dir: PathBuf) -> Self {
+        let (options, counters) = (self.options.clone(), Arc::clone(&self.counters));
+        Self { options, counters, within: Some(dir) }
     }
 }
 
@@ -56,13 +64,18 @@ impl FileSource {
     /// What a target names, and with whose rights it is opened.
     fn place(&self, target: &Target, attempt: &Attempt) -> Result<Place, SourceError> {
         let path = path_of(target, attempt)?;
-        let Credentials::User(user) = &target.credentials else { return Ok(Place::own(path)) };
-        Place::of(path, user.clone(), &self.options.exports).ok_or_else(|| {
-            SourceError::NotPermitted {
-                attempt: attempt.clone(),
-                status: None,
-                reason: Some("it lies in no directory that is exported to other users".into()),
-            }
+        let place = match &target.credentials {
+            Credentials::User(user) => Place::of(path, user.clone(), &self.options.exports),
+            _ => Some(Place::own(path)),
+        };
+        let place = place.ok_or_else(|| SourceError::NotPermitted {
+            attempt: attempt.clone(),
+            status: None,
+            reason: Some("it lies in no directory that is exported to other users".into()),
+        })?;
+        Ok(match &self.within {
+            Some(dir) => place.within(dir.clone()),
+            None => place,
         })
     }
 }

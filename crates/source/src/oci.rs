@@ -10,6 +10,7 @@
 mod access;
 mod challenge;
 mod digest;
+mod located;
 mod login;
 mod plain;
 mod reference;
@@ -34,6 +35,7 @@ use crate::{
 };
 use access::Access;
 pub use digest::{ContentDigest, DigestError, Mismatch, verify};
+pub use located::{Form, Located, OnDisk, Written};
 pub use login::LoginError;
 use login::Logins;
 use plain::PlainHosts;

@@ -91,7 +91,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 /// All of an artifact, which a seed can read.
 fn check(locator: &Locator) -> Result<(), CliError> {
     let shown = locator.shown();
-    if locator.local_path().is_some() {
+    if locator.target.url.lies_here() {
         let what = format!("cannot preheat {shown}");
         return Err(CliError::new(&codes::UNSUPPORTED, what)
             .because("files of this machine are read by this machine only"));

@@ -171,7 +171,7 @@ impl Agent {
         error: Arc<OpenUrlError>,
     ) -> Result<ToMount, CallError> {
         // This machine's files are read with the rights of who asks, who may have lost them.
-        if !is_away(&error) || target.url.url().scheme() == "file" {
+        if !is_away(&error) || target.url.lies_here() {
             return Err(error.into());
         }
         let (before, asked) = (self.mounts().before(), target.clone());

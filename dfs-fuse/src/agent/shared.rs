@@ -24,7 +24,7 @@ impl Sharing {
         let index = opened.index.as_ref().map(|index| &index.task);
         let mut tasks = opened.tasks.iter().chain(index);
         let is_public = tasks.all(|task| task.info().key.domain == TaskKey::PUBLIC);
-        let is_here = opened.target.url.url().scheme() == "file";
+        let is_here = opened.target.url.lies_here();
         let route = route(TaskKey::PUBLIC, &opened.target.url);
         (is_public && !is_here).then_some(Self { swarm: swarm?.clone(), route })
     }

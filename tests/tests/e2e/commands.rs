@@ -682,7 +682,7 @@ fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without
 }
 
 /// A program of ours where everybody may run it.
-fn lend(place: &Place, name: &str) -> PathBuf {
+pub fn lend(place: &Place, name: &str) -> PathBuf {
     let lent = place.dir("bin").join(name);
     fs::copy(binary(name), &lent).unwrap();
     fs::set_permissions(&lent, fs::Permissions::from_mode(0o755)).unwrap();

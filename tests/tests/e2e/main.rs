@@ -40,6 +40,7 @@ mod holes;
 mod keeping;
 mod kills;
 mod lanes;
+mod layouts;
 mod liars;
 mod media;
 mod model;

@@ -18,7 +18,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 /// Three layers: what each does to the one below it is all that a layer can do.
-fn three_layers(place: &Place) -> [PathBuf; 3] {
+pub fn three_layers(place: &Place) -> [PathBuf; 3] {
     let base = place.dir("base");
     rich(&base);
     put(&base.join("etc/hidden"), b"is hidden");

@@ -134,6 +134,10 @@ struct Annotations {
     title: Option<String>,
     #[serde(rename = "vnd.docker.reference.type")]
     reference: Option<String>,
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    name: Option<String>,
+    #[serde(rename = "io.containerd.image.name")]
+    full_name: Option<String>,
 }
 
 /// One image or artifact.
@@ -278,6 +282,12 @@ impl Descriptor {
     /// The name that its maker gave it. Hostile until it is checked.
     pub fn title(&self) -> Option<&str> {
         self.annotations.title.as_deref()
+    }
+
+    /// The names that a layout has for it: what the image specification has, then what docker and containerd add.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names = [&self.annotations.name, &self.annotations.full_name];
+        names.into_iter().filter_map(|name| name.as_deref()).filter(|name| !name.is_empty())
     }
 
     /// Whether a manifest of an index says something of another one, instead of being an image.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_model::{TaskKey, TaskKind, Transform, UrlError, Validator};
-use dfs_source::oci::{ContentDigest, Named, Reference, validator};
+use dfs_source::oci::{ContentDigest, Located, Named, validator};
 use dfs_source::{SourceError, Sources, Stat, Target};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -105,7 +105,7 @@ pub enum ImageError {
 
 /// Whether a target names a manifest of a registry, whose contents make a tree.
 pub(super) fn is_manifest(target: &Target) -> bool {
-    Reference::of(&target.url).is_ok_and(|reference| !matches!(reference.named(), Named::Blob(_)))
+    Located::of(&target.url).is_ok_and(|reference| !matches!(reference.named(), Named::Blob(_)))
 }
 
 /// A layer of an image, and what it must unpack to.
@@ -130,7 +130,7 @@ impl Context<'_> {
     ) -> Result<Artifact, ResolveError> {
         let url = &stat.url;
         let unusable = |reason| UrlError::Unusable { url: url.to_string(), reason };
-        let reference = Reference::of(url).map_err(unusable).map_err(SourceError::from)?;
+        let reference = Located::of(url).map_err(unusable).map_err(SourceError::from)?;
         let manifest = self.manifest(&reference, stat).await?;
         match manifest.contents().map_err(|error| self.image_error(error))? {
             Contents::Image(layers) => {
@@ -145,7 +145,7 @@ impl Context<'_> {
     }
 
     /// The manifest that is for this machine.
-    async fn manifest(&self, reference: &Reference, stat: &Stat) -> Result<Manifest, ResolveError> {
+    async fn manifest(&self, reference: &Located, stat: &Stat) -> Result<Manifest, ResolveError> {
         let mut bytes = self.document(&self.target, stat).await?;
         let mut served_as = stat.content_type.clone();
         for _ in 0..MAX_DEPTH {
@@ -165,7 +165,7 @@ impl Context<'_> {
     /// A document by its descriptor, which it must be like.
     async fn described(
         &self,
-        reference: &Reference,
+        reference: &Located,
         descriptor: &Descriptor,
     ) -> Result<Bytes, ResolveError> {
         if descriptor.size > MAX_DOCUMENT as u64 {
@@ -202,7 +202,7 @@ impl Context<'_> {
     /// The task of a blob as it is in the registry.
     async fn blob_recipe(
         &self,
-        reference: &Reference,
+        reference: &Located,
         descriptor: &Descriptor,
     ) -> Result<Recipe, ResolveError> {
         let url = reference.blob(descriptor.digest).url();
@@ -223,7 +223,7 @@ impl Context<'_> {
 
     async fn layers(
         &self,
-        reference: &Reference,
+        reference: &Located,
         layers: &[LayerBlob],
         diff_ids: &[ContentDigest],
         sources: &Sources,
@@ -253,7 +253,7 @@ impl Context<'_> {
     /// The index of a layer alone, which is made once.
     async fn layer(
         &self,
-        reference: &Reference,
+        reference: &Located,
         wanted: Wanted<'_>,
         sources: &Sources,
     ) -> Result<Index, ResolveError> {
@@ -275,7 +275,7 @@ impl Context<'_> {
     }
 
     /// By what the index of a layer is found again: its blob, and what that was seen to unpack to.
-    fn name_of(&self, reference: &Reference, Wanted { layer, diff_id, .. }: Wanted<'_>) -> TaskKey {
+    fn name_of(&self, reference: &Located, Wanted { layer, diff_id, .. }: Wanted<'_>) -> TaskKey {
         let url = reference.blob(layer.blob.digest).url();
         let target = Target { url, ..self.target.clone() };
         let version = validator(&layer.blob.digest, None);
@@ -286,7 +286,7 @@ impl Context<'_> {
     /// Reads all of a layer; its index.
     async fn index_layer(
         &self,
-        reference: &Reference,
+        reference: &Located,
         Wanted { number, layer, diff_id }: Wanted<'_>,
         sources: &Sources,
     ) -> Result<Bytes, ResolveError> {
@@ -333,7 +333,7 @@ impl Context<'_> {
     /// A tree of the files of an artifact that is no image, each a task of its own.
     async fn files(
         &self,
-        reference: &Reference,
+        reference: &Located,
         files: &[ArtifactFile],
     ) -> Result<Artifact, ResolveError> {
         let looking = files.iter().map(|file| self.blob_recipe(reference, &file.blob));

@@ -22,7 +22,7 @@ impl Engine {
         below: &[u8],
         freshness: Freshness,
     ) -> Result<Option<Arc<Index>>, ResolveError> {
-        let is_shared = target.credentials.is_none() && target.url.url().scheme() != "file";
+        let is_shared = target.credentials.is_none() && !target.url.lies_here();
         if let Some(swarm) = self.swarm().filter(|_| is_shared) {
             match told(swarm, target, below, freshness).await {
                 Ok(level) => return Ok(level),

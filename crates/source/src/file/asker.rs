@@ -25,38 +25,54 @@ pub(super) struct Place {
     path: PathBuf,
     /// Another user, and the exported directory that is never left.
     other: Option<(LocalUser, PathBuf)>,
+    /// A directory that it lies in, and that no link leads out of.
+    within: Option<PathBuf>,
 }
 
 impl Place {
     /// A path named by this process's own user.
     pub fn own(path: PathBuf) -> Self {
-        Self { path, other: None }
+        Self { path, other: None, within: None }
     }
 
     /// A path named by `user`; `None` where it lies in no exported directory.
     pub fn of(path: PathBuf, user: LocalUser, exports: &[PathBuf]) -> Option<Self> {
         let export = exports.iter().find(|export| path.starts_with(export))?.clone();
-        Some(Self { path, other: Some((user, export)) })
+        Some(Self { path, other: Some((user, export)), within: None })
+    }
+
+    /// The same path, which lies in `dir` and is not followed out of it.
+    pub fn within(self, dir: PathBuf) -> Self {
+        Self { within: Some(dir), ..self }
     }
 
     /// Opens what stands there, as who names it.
     pub fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
+        let Some(dir) = &self.within else { return self.open_at(&self.path, READ | flags) };
+        let root = self.open_at(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+        match beneath(&root, self.path.strip_prefix(dir).ok(), READ | flags) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let why = format!("a link in it leads out of {}", dir.display());
+                Err(io::Error::other(why))
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let Some((_, export)) = &self.other else {
-            return Ok(rustix::fs::openat(CWD, &self.path, READ | flags, Mode::empty())?);
+            return Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
         };
         let root = rustix::fs::openat(CWD, export, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let below = self.path.strip_prefix(export).unwrap_or(Path::new(""));
-        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        Ok(rustix::fs::openat2(&root, below, READ | flags, Mode::empty(), inside)?)
+        beneath(&root, path.strip_prefix(export).ok(), flags)
     }
 
     /// What is known of it without reading, where its own user asks. Another user must be able to
     /// read it: what is read for them is kept.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        match self.other {
-            None => std::fs::metadata(&self.path),
-            Some(_) => File::from(self.open(OFlags::empty())?).metadata(),
+        match (&self.other, &self.within) {
+            (None, None) => std::fs::metadata(&self.path),
+            _ => File::from(self.open(OFlags::empty())?).metadata(),
         }
     }
 
@@ -81,6 +97,14 @@ impl Place {
         })
         .await
     }
+}
+
+/// Opens what lies below a directory, and never anything else; the directory itself where `below` is empty.
+fn beneath(root: &OwnedFd, below: Option<&Path>, flags: OFlags) -> io::Result<OwnedFd> {
+    let below = below.ok_or(io::ErrorKind::NotFound)?;
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(root, below, flags, Mode::empty(), inside)?)
 }
 
 /// Gives up everything but the user's rights, for this thread and for good.
