@@ -14,11 +14,13 @@ mod doctor;
 mod elsewhere;
 mod explain;
 mod get;
+mod image;
 pub mod inside;
 mod ls;
 mod mount;
 mod mounts;
 mod preheat;
+mod push;
 mod saving;
 mod scheduler;
 mod served;
@@ -45,10 +47,14 @@ pub enum Command {
     Ls(ls::Args),
     Stat(stat::Args),
     Sync(sync::Args),
+    Push(push::Args),
     Preheat(preheat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
     Mounts(mounts::Args),
+    /// Look at container images and copy them to files
+    #[command(subcommand)]
+    Image(image::Command),
     /// Look at what readers of mounts touch first, and carry it elsewhere
     #[command(subcommand)]
     Trace(trace::Command),
@@ -95,6 +101,8 @@ impl Command {
             Self::Ls(args) => ls::run(args, context).await,
             Self::Stat(args) => stat::run(args, context).await,
             Self::Sync(args) => Box::pin(sync::run(args, context)).await,
+            Self::Push(args) => Box::pin(push::run(args, context)).await,
+            Self::Image(command) => Box::pin(command.run(context)).await,
             Self::Preheat(args) => preheat::run(args, context).await,
             Self::Mount(args) => Box::pin(mount::run(args, context)).await,
             Self::Umount(args) => umount::run(args, context).await,

@@ -114,6 +114,23 @@ impl Registry {
         }
     }
 
+    /// What a name stands for, as it is there.
+    pub fn inspect(&self, reference: &str) -> Result<String, Failure> {
+        let mut command = Command::new("skopeo");
+        command.args(["inspect", "--raw", "--tls-verify=false"]);
+        if self.guard == Guard::Password {
+            command.arg(format!("--creds={}:{}", LOGIN.0, LOGIN.1));
+        }
+        command.arg(format!("docker://{}/{reference}", self.address()));
+        let output = command.output();
+        let output =
+            output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
+        }
+    }
+
     /// How often it was asked for something by this method whose path has `part` in it.
     pub fn requests(&self, method: &str, part: &str) -> usize {
         self.requests_by("", method, part)

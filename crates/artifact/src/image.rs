@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod config;
+pub mod graph;
 pub mod manifest;
 pub mod media;
 pub mod merge;
@@ -15,4 +16,4 @@ pub use config::ImageConfig;
 pub use dfs_source::oci::{ContentDigest, Mismatch, verify};
 pub use manifest::{Descriptor, Document, Manifest, ManifestError, parse};
 pub use merge::{Layer, MergeError, Merged, merge};
-pub use platform::{NoSuchPlatform, Platform, choose};
+pub use platform::{NoSuchPlatform, Platform, PlatformError, choose};

@@ -32,6 +32,7 @@ mod told;
 use destination::Destination;
 use item::Item;
 use origin::Origin;
+pub use origin::of_source_error;
 use planning::Planned;
 use told::Synced;
 

@@ -4,6 +4,7 @@ pub mod canned;
 pub mod crowd;
 pub mod disk;
 pub mod entries;
+pub mod gatekeeper;
 pub mod images;
 pub mod lanes;
 pub mod ledger;

@@ -23,7 +23,7 @@ use super::plain::PlainHosts;
 use super::reference::Reference;
 use crate::http::Web;
 use crate::http::exchange::Ask;
-use crate::{Attempt, Credentials, Secret, SourceError, Target};
+use crate::{Action, Attempt, Credentials, Secret, SourceError, Target};
 
 /// Longest answer of who gives out tokens.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -211,7 +211,8 @@ impl Access {
         realm: &Url,
         attempt: &Attempt,
     ) -> Result<(Secret, Duration), SourceError> {
-        let usual = format!("repository:{}:pull", reference.repository());
+        let actions = if attempt.action == Action::Write { "pull,push" } else { "pull" };
+        let usual = format!("repository:{}:{actions}", reference.repository());
         let scope = bearer.scope.as_deref().unwrap_or(&usual);
         let service = bearer.service.as_deref().unwrap_or_default();
         let mut url = realm.clone();
@@ -268,7 +269,14 @@ pub(super) fn denied(
     attempt: &Attempt,
 ) -> SourceError {
     let (registry, repository) = (reference.registry(), reference.repository());
+    let writes = attempt.action == Action::Write;
     let reason = match login {
+        Credentials::None if writes => format!(
+            "the registry takes nothing for {repository} without a login (docker login {registry})"
+        ),
+        _ if writes => format!(
+            "the registry does not let this login write to {repository} (docker login {registry})"
+        ),
         Credentials::None => format!(
             "the registry gives {repository} to nobody without a login, or has no such repository \
              (docker login {registry})"

@@ -31,7 +31,8 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    fn url(&self) -> Result<Url, SourceError> {
+    /// Where it is asked for.
+    pub fn url(&self) -> Result<Url, SourceError> {
         let address = self.reference.address();
         let scheme = if self.access.plain.has(address) { "http" } else { "https" };
         let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", self.reference.path()))?;
@@ -40,7 +41,20 @@ impl Asker {
 
     /// One answer, of the registry or of where it sends on to.
     pub async fn exchange(&self, ask: &Ask, attempt: &Attempt) -> Result<Answer, SourceError> {
-        let url = self.url()?;
+        self.exchange_at(self.url()?, ask, attempt).await
+    }
+
+    /// The same at another place that has to do with it. Elsewhere than at the registry nothing shows who asks.
+    pub async fn exchange_at(
+        &self,
+        url: Url,
+        ask: &Ask,
+        attempt: &Attempt,
+    ) -> Result<Answer, SourceError> {
+        if url.origin() != self.url()?.origin() {
+            let target = Target::new(CanonicalUrl::new(url)?);
+            return self.access.web.exchange(&target, ask, attempt).await;
+        }
         let mut login = self.login.clone();
         let mut known = self.access.known(&self.reference, &login);
         let mut may_renew = true;

@@ -17,6 +17,7 @@ mod scripted;
 mod stats;
 mod store;
 mod tls;
+mod uploads;
 mod writes;
 
 use std::sync::Arc;

@@ -1,0 +1,183 @@
+//! Uploads to registries that lose answers, parts, or all of it.
+
+use std::sync::{Arc, Mutex};
+
+use dfs_source::oci::{ContentDigest, PushContent, Put};
+use dfs_source::{OciOptions, OciSource, SourceError};
+
+use crate::scripted::{Request, Server, Step, head};
+use crate::{options, target};
+
+/// More than two parts.
+const LENGTH: usize = 20_000_000;
+
+/// What happens to the parts that are sent, by their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Taken,
+    /// Half of it is kept, and nothing is said.
+    Halved,
+    /// It is kept, and nothing is said.
+    Unsaid,
+    /// Nothing is known of the upload any more.
+    Forgotten,
+    /// No parts are taken at all.
+    Whole,
+}
+
+#[derive(Default)]
+struct State {
+    /// What lies in the upload, where there is one.
+    upload: Option<Vec<u8>>,
+    begun: usize,
+    parts: usize,
+    /// Bytes that came, again or not.
+    came: usize,
+    blob: Option<Vec<u8>>,
+}
+
+/// A registry with these fates; parts behind the last are taken.
+struct Registry {
+    fates: Vec<Fate>,
+    for_ever: bool,
+    state: Arc<Mutex<State>>,
+}
+
+fn plain(status: u16, headers: &[(&str, &str)]) -> Vec<Step> {
+    vec![head(status, &[headers, &[("Content-Length", "0")]].concat())]
+}
+
+impl Registry {
+    fn start(fates: &[Fate], for_ever: bool) -> (Server, Arc<Mutex<State>>) {
+        let state = Arc::new(Mutex::new(State::default()));
+        let registry = Self { fates: fates.to_vec(), for_ever, state: Arc::clone(&state) };
+        (Server::start(move |_, request| registry.answer(request)), state)
+    }
+
+    fn answer(&self, request: &Request) -> Vec<Step> {
+        let mut state = self.state.lock().unwrap();
+        match request.method.as_str() {
+            "HEAD" => plain(if state.blob.is_some() { 200 } else { 404 }, &[]),
+            "POST" => {
+                (state.upload, state.begun) = (Some(Vec::new()), state.begun + 1);
+                plain(202, &[("Location", "/up?state=0")])
+            }
+            "PATCH" => self.part(&mut state, request),
+            "GET" => match &state.upload {
+                None => plain(404, &[]),
+                Some(there) => {
+                    let range = format!("0-{}", there.len().saturating_sub(1));
+                    plain(204, &[("Location", "/up?state=1"), ("Range", &range)])
+                }
+            },
+            "PUT" => {
+                let all = match request.body.is_empty() {
+                    true => state.upload.take(),
+                    false => Some(request.body.clone().into_bytes()),
+                };
+                let Some(all) = all else { return plain(404, &[]) };
+                assert!(request.path.contains("digest=sha256"), "{}", request.path);
+                state.blob = Some(all);
+                plain(201, &[])
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    fn part(&self, state: &mut State, request: &Request) -> Vec<Step> {
+        let last = self.fates.last().filter(|_| self.for_ever);
+        let fate = *self.fates.get(state.parts).or(last).unwrap_or(&Fate::Taken);
+        state.parts += 1;
+        state.came += request.body.len();
+        if fate == Fate::Whole {
+            return plain(405, &[]);
+        }
+        let Some(there) = &mut state.upload else { return plain(404, &[]) };
+        let (first, _) = request.header("content-range").unwrap().split_once('-').unwrap();
+        if first.parse() != Ok(there.len()) {
+            return plain(416, &[]);
+        }
+        let kept = if fate == Fate::Halved { request.body.len() / 2 } else { request.body.len() };
+        there.extend_from_slice(&request.body.as_bytes()[..kept]);
+        let range = format!("0-{}", there.len() - 1);
+        match fate {
+            Fate::Halved | Fate::Unsaid => vec![Step::Close],
+            Fate::Forgotten => {
+                state.upload = None;
+                vec![Step::Close]
+            }
+            Fate::Taken | Fate::Whole => {
+                plain(202, &[("Location", "/up?state=2"), ("Range", &range)])
+            }
+        }
+    }
+}
+
+/// Text of which no two parts are the same.
+fn text() -> Vec<u8> {
+    (0..).flat_map(|number: u32| format!("{number} ").into_bytes()).take(LENGTH).collect()
+}
+
+async fn push(server: &Server, text: &[u8]) -> Result<(Put, u64), SourceError> {
+    let registry = OciSource::new(OciOptions::default(), options(), Arc::default())?;
+    let pusher = registry.pusher(&target(&format!("oci://{}/a/b:1", server.address)))?;
+    let moved = std::sync::atomic::AtomicU64::new(0);
+    let count = |bytes| {
+        moved.fetch_add(bytes, std::sync::atomic::Ordering::SeqCst);
+    };
+    let content = PushContent::Bytes(text.to_vec().into());
+    let blob = (ContentDigest::sha256(text), text.len() as u64);
+    let put = pusher.blob(blob, &content, None, &count).await?;
+    Ok((put, moved.into_inner()))
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_the_registry_says_that_it_stands() {
+    let text = text();
+    for fates in [
+        &[Fate::Taken][..],
+        &[Fate::Halved],
+        &[Fate::Taken, Fate::Halved, Fate::Unsaid],
+        &[Fate::Unsaid, Fate::Unsaid, Fate::Unsaid],
+    ] {
+        let (server, state) = Registry::start(fates, false);
+        let (_, moved) = push(&server, &text).await.unwrap();
+        let state = state.lock().unwrap();
+        assert!(state.blob.as_deref() == Some(&text[..]), "{fates:?}");
+        assert_eq!((state.begun, moved), (1, LENGTH as u64), "{fates:?}");
+        assert!(state.came <= LENGTH + (8 << 20), "{fates:?}: {} bytes came", state.came);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_forgotten_is_begun_anew_and_not_for_ever() {
+    let text = text();
+    let (server, state) = Registry::start(&[Fate::Taken, Fate::Forgotten], false);
+    push(&server, &text).await.unwrap();
+    assert!(state.lock().unwrap().blob.as_deref() == Some(&text[..]));
+    assert_eq!(state.lock().unwrap().begun, 2);
+
+    let (server, state) = Registry::start(&[Fate::Forgotten], true);
+    let error = push(&server, &text).await.unwrap_err().to_string();
+    assert!(error.contains("again and again") || error.contains("given up"), "{error}");
+    assert!(state.lock().unwrap().begun <= 7);
+    assert!(state.lock().unwrap().blob.is_none());
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_no_parts_is_sent_all_at_once() {
+    let text = text();
+    let (server, state) = Registry::start(&[Fate::Whole], false);
+    push(&server, &text).await.unwrap();
+    assert!(state.lock().unwrap().blob.as_deref() == Some(&text[..]));
+}
+
+#[tokio::test]
+async fn what_leads_elsewhere_without_tls_is_not_followed() {
+    let server = Server::start(|_, request| match request.method.as_str() {
+        "HEAD" => plain(404, &[]),
+        _ => plain(202, &[("Location", "http://192.0.2.7/up")]),
+    });
+    let error = push(&server, b"x").await.unwrap_err().to_string();
+    assert!(error.contains("not asked over TLS"), "{error}");
+}

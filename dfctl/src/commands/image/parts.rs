@@ -1,0 +1,41 @@
+//! What commands about images have in common: documents, their digests, and why an image cannot be read.
+
+use bytes::Bytes;
+use dfs_artifact::image::graph::GraphError;
+use dfs_source::oci::ContentDigest;
+
+use crate::backend::{Failure, FailureClass};
+use crate::commands::sync::of_source_error;
+use crate::error::CliError;
+
+/// A manifest or an index, as it is.
+pub struct Document {
+    pub media_type: String,
+    pub bytes: Bytes,
+}
+
+/// The digest of a document.
+pub fn digest_of(bytes: &[u8]) -> ContentDigest {
+    ContentDigest::sha256(bytes)
+}
+
+/// `action` on the image `shown` failed.
+pub fn failed(action: &str, shown: &str, error: impl Into<GraphError>) -> CliError {
+    let failure = match error.into() {
+        GraphError::Source(error) => of_source_error(&error),
+        error @ GraphError::Platform(_) => Failure::new(FailureClass::NoPath, error.to_string()),
+        error => {
+            let failure = Failure::new(FailureClass::BadAnswer, error.to_string());
+            match std::error::Error::source(&error) {
+                Some(cause) => failure.because(cause.to_string()),
+                None => failure,
+            }
+        }
+    };
+    CliError::backend(action, shown, failure)
+}
+
+/// Has what is checked here said as it is said of any origin.
+pub fn bad_answer(action: &str, shown: &str, reason: String) -> CliError {
+    CliError::backend(action, shown, Failure::new(FailureClass::BadAnswer, reason))
+}

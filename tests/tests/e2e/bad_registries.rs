@@ -1,0 +1,220 @@
+//! Bad days of registries: each ends in the right bytes, or in one clear error that leaves nothing behind, and in the right
+//! bytes once the registry is well.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dfs_tests::registry::Guard;
+use dfs_tests::{Cluster, Registry, wait};
+
+use crate::support::gatekeeper::{Asked, Gatekeeper, Verdict};
+use crate::support::images::{Layout, Packing, here};
+use crate::support::trees::{noise, put};
+use crate::support::{Agent, Place, binaries};
+
+/// Bytes of the one file of the image, of which each layer is about as long: noise does not pack.
+const LENGTH: usize = 3_000_000;
+
+/// An image of one layer in a registry behind a gate, and an agent, alone or in a cluster.
+struct Stage {
+    // The agent goes first.
+    agent: Agent,
+    _cluster: Option<Cluster>,
+    gate: Gatekeeper,
+    layer: String,
+    _registry: Registry,
+    place: Place,
+}
+
+impl Stage {
+    fn new(packing: Packing, in_cluster: bool) -> Self {
+        let place = Place::new();
+        let mut layout = Layout::new(place.path("layout"));
+        let tree = place.dir("tree");
+        put(&tree.join("large"), &noise(11, LENGTH));
+        layout.layer(&tree, packing);
+        layout.name(layout.image(here()));
+        let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+        registry.push(layout.dir(), "app:v1").unwrap();
+        let gate = Gatekeeper::before(registry.address().parse().unwrap());
+        let cluster = in_cluster.then(|| Cluster::start(&binaries(), place.root()).unwrap());
+        let agent = match &cluster {
+            Some(cluster) => Agent::of(cluster, &place, "agent"),
+            None => Agent::solo(&place, "agent"),
+        };
+        let layer = layout.layer_digest(0);
+        Self { agent, _cluster: cluster, gate, layer, _registry: registry, place }
+    }
+
+    /// Both ways to have an agent.
+    fn each(packing: Packing, on: impl Fn(&Self)) {
+        for in_cluster in [false, true] {
+            on(&Self::new(packing, in_cluster));
+        }
+    }
+
+    fn url(&self) -> String {
+        self.gate.url("app:v1")
+    }
+
+    /// Judges who reads the layer; all else passes.
+    fn judge_layer(&self, judge: impl Fn(&Asked) -> Verdict + Send + Sync + 'static) {
+        let layer = self.layer.clone();
+        self.gate.judge(move |asked| {
+            let reads = asked.method == "GET" && asked.path.ends_with(&layer);
+            if reads { judge(asked) } else { Verdict::Pass }
+        });
+    }
+
+    /// It is mounted, and all of it is right.
+    fn is_right(&self, name: &str) {
+        let dir = self.agent.mount(&self.url(), self.place.path(name));
+        assert!(fs::read(dir.join("large")).unwrap() == noise(11, LENGTH));
+    }
+
+    /// It is refused with these words, and nothing is mounted.
+    fn is_refused(&self, words: &[&str]) {
+        let dir = self.place.dir("refused");
+        self.agent.guard(&dir);
+        let said = self.agent.dfctl(&["mount", &self.url(), dir.to_str().unwrap()]);
+        assert_ne!(said.code, 0, "{said:?}");
+        assert!(words.iter().any(|words| said.stderr.contains(words)), "{}", said.stderr);
+        assert!(said.stderr.contains("DFS-"), "{}", said.stderr);
+        assert_eq!(self.agent.shown(&dir), None);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        assert!(self.gate.spoiled() > 0, "nothing was done to any request");
+    }
+
+    /// The registry is well again; what was said of it before may be believed for some seconds.
+    fn gets_well(&self) {
+        self.gate.open();
+        let dir: PathBuf = self.place.dir("well");
+        self.agent.guard(&dir);
+        let mut last = String::new();
+        let mounted = wait::until("the image is mounted", || {
+            let said = self.agent.dfctl(&["mount", &self.url(), dir.to_str().unwrap()]);
+            last = said.stderr;
+            said.code == 0
+        });
+        assert!(mounted.is_ok(), "{last}");
+        assert!(fs::read(dir.join("large")).unwrap() == noise(11, LENGTH));
+    }
+}
+
+fn headers(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn a_token_that_ends_in_the_middle_of_a_layer_is_renewed_and_the_layer_goes_on() {
+    Stage::each(Packing::Gzip, |stage| {
+        // Each token is good for one part of the layer, which breaks off.
+        let (given, used) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (layer, host) = (stage.layer.clone(), stage.gate.address());
+        let (tokens, parts) = (Arc::clone(&given), Arc::clone(&used));
+        stage.gate.judge(move |asked| {
+            if asked.path.starts_with("/token") {
+                let number = tokens.fetch_add(1, Ordering::SeqCst) + 1;
+                let body = format!(r#"{{"token":"t{number}","expires_in":300}}"#);
+                let kind = headers(&[("Content-Type", "application/json")]);
+                return Verdict::Answer("200 OK", kind, body.into_bytes());
+            }
+            let newest = format!("Bearer t{}", tokens.load(Ordering::SeqCst));
+            let of_layer = asked.method == "GET" && asked.path.ends_with(&layer);
+            let ended = parts.load(Ordering::SeqCst) >= tokens.load(Ordering::SeqCst) && of_layer;
+            if asked.header("authorization") != Some(&newest) || ended {
+                let wants = format!(
+                    r#"Bearer realm="http://{host}/token",service="test",scope="repository:app:pull""#
+                );
+                let wants = headers(&[("WWW-Authenticate", &wants)]);
+                return Verdict::Answer("401 Unauthorized", wants, Vec::new());
+            }
+            if of_layer && parts.fetch_add(1, Ordering::SeqCst) < 3 {
+                return Verdict::CutAnswer(700_000);
+            }
+            Verdict::Pass
+        });
+        stage.is_right("mount");
+        assert!(used.load(Ordering::SeqCst) > 3, "it broke off");
+        assert!(given.load(Ordering::SeqCst) > 3, "tokens ended");
+    });
+}
+
+#[test]
+fn a_registry_that_is_busy_for_a_while_is_waited_for() {
+    for busy in ["429 Too Many Requests", "503 Service Unavailable"] {
+        Stage::each(Packing::Zstd, |stage| {
+            let asked_before = AtomicUsize::new(0);
+            stage.gate.judge(move |_| match asked_before.fetch_add(1, Ordering::SeqCst) {
+                // Whatever is asked for first, and again later.
+                0 | 1 | 4 => {
+                    Verdict::Answer(busy, headers(&[("Retry-After", "1")]), b"busy".to_vec())
+                }
+                _ => Verdict::Pass,
+            });
+            stage.is_right("mount");
+            assert!(stage.gate.spoiled() >= 2);
+        });
+    }
+}
+
+#[test]
+fn a_registry_that_stays_busy_or_broken_is_one_error() {
+    for broken in ["500 Internal Server Error", "429 Too Many Requests"] {
+        Stage::each(Packing::Gzip, |stage| {
+            stage.judge_layer(move |_| Verdict::Answer(broken, Vec::new(), b"broken".to_vec()));
+            stage.is_refused(&["status 500", "status 429"]);
+            stage.gets_well();
+        });
+    }
+}
+
+#[test]
+fn a_layer_that_breaks_off_is_gone_on_with_or_is_one_error() {
+    Stage::each(Packing::Plain, |stage| {
+        let cuts = AtomicUsize::new(0);
+        stage.judge_layer(move |_| match cuts.fetch_add(1, Ordering::SeqCst) {
+            0..4 => Verdict::CutAnswer(500_000),
+            _ => Verdict::Pass,
+        });
+        stage.is_right("mount");
+        assert!(stage.gate.spoiled() >= 4);
+    });
+    Stage::each(Packing::Gzip, |stage| {
+        stage.judge_layer(|_| Verdict::CutAnswer(0));
+        stage.is_refused(&["cut off", "no answer"]);
+        stage.gets_well();
+    });
+}
+
+#[test]
+fn a_layer_with_another_byte_is_one_error() {
+    for packing in [Packing::Gzip, Packing::Plain, Packing::Zstd] {
+        Stage::each(packing, |stage| {
+            let offset = |asked: &Asked| {
+                let first = asked.header("range").and_then(|range| range.strip_prefix("bytes="));
+                first.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
+            };
+            // Always the same byte of the layer, by whatever range it is asked for.
+            stage.judge_layer(move |asked| {
+                1_000_000_u64.checked_sub(offset(asked)).map_or(Verdict::Pass, Verdict::Flip)
+            });
+            stage.is_refused(&["unpack", "checksum", "corrupt", "damaged", "sha256:"]);
+            stage.gets_well();
+        });
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_what_its_digest_names_is_one_error() {
+    Stage::each(Packing::Gzip, |stage| {
+        stage.gate.judge(|asked| {
+            let reads = asked.method == "GET" && asked.path.contains("/manifests/");
+            if reads { Verdict::Flip(30) } else { Verdict::Pass }
+        });
+        stage.is_refused(&["not sha256:"]);
+        stage.gets_well();
+    });
+}

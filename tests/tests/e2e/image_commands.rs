@@ -1,0 +1,163 @@
+//! What is said of images, and copies of them in directories and files, read by hands that are not ours.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use dfs_tests::registry::Guard;
+use dfs_tests::{Cluster, Registry};
+use serde_json::{Value, json};
+
+use crate::registry::three_layers;
+use crate::support::images::{INDEX, Layout, Packing, here, sha256};
+use crate::support::trees::put;
+use crate::support::{Agent, Expected, Place, binaries};
+
+/// An image of three layers in a registry.
+fn pushed(place: &Place) -> (Registry, Layout) {
+    let mut layout = Layout::new(place.path("made"));
+    for layer in three_layers(place) {
+        layout.layer(&layer, Packing::Gzip);
+    }
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:v1").unwrap();
+    (registry, layout)
+}
+
+/// Everything below a directory, by path.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(below) = left.pop() {
+        for entry in fs::read_dir(&below).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => left.push(path),
+                false => {
+                    let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                    found.push((name, fs::read(&path).unwrap()));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn skopeo(words: &[&str]) {
+    let output = Command::new("skopeo").arg("--insecure-policy").args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_export_has_the_same_blobs_as_another_programs() {
+    let place = Place::new();
+    let (registry, layout) = pushed(&place);
+    let theirs = place.path("theirs");
+    registry.copy("team/app:v1", &format!("oci:{}:v1", theirs.display())).unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    let ours = place.path("ours");
+    let to = format!("oci-layout:{}:v1", ours.display());
+    agent.dfctl(&["image", "export", &registry.url("team/app:v1"), &to]).done();
+    let blobs = |dir: &Path| files(&dir.join("blobs"));
+    assert_eq!(blobs(&ours).len(), 5);
+    assert!(blobs(&ours) == blobs(&theirs));
+    let named = |dir: &Path| -> Value {
+        let index = fs::read(dir.join("index.json")).unwrap();
+        serde_json::from_slice::<Value>(&index).unwrap()["manifests"][0]["digest"].clone()
+    };
+    assert_eq!(named(&ours), named(&theirs));
+    // Others read it: a layout, and an archive.
+    let back = place.path("back");
+    skopeo(&["copy", &format!("oci:{}:v1", ours.display()), &format!("dir:{}", back.display())]);
+    let tar = place.path("app.tar");
+    let to = format!("docker-archive:{}:team/app:v1", tar.display());
+    agent.dfctl(&["image", "export", &registry.url("team/app:v1"), &to]).done();
+    let from = format!("docker-archive:{}:team/app:v1", tar.display());
+    let unpacked = place.path("unpacked");
+    skopeo(&["copy", &from, &format!("oci:{}:v1", unpacked.display())]);
+    assert!(Command::new("tar").arg("-tf").arg(&tar).output().unwrap().status.success());
+    let member = format!("blobs/{}", layout.layer_digest(0).replace(':', "/"));
+    let member = Command::new("tar").arg("-xOf").arg(&tar).arg(member).output().unwrap();
+    assert_eq!(sha256(&member.stdout), layout.layer_digest(0));
+    // And we do.
+    let said = agent.dfctl(&["cat", &format!("{from}!etc/kept")]).done();
+    assert_eq!(said.stdout, b"stays");
+    // What is there is there.
+    let said = agent.dfctl(&["image", "export", &registry.url("team/app:v1"), &from]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("there is something by this name"), "{}", said.stderr);
+}
+
+#[test]
+fn a_layout_takes_several_images_and_is_not_written_over_something_else() {
+    let place = Place::new();
+    let (registry, _) = pushed(&place);
+    let mut other = Layout::new(place.path("second"));
+    let tree = place.dir("tree");
+    put(&tree.join("hello"), b"hello");
+    other.layer(&tree, Packing::Zstd);
+    other.name(other.image(here()));
+    registry.push(other.dir(), "team/app:v2").unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.path("layout");
+    let to = |name: &str| format!("oci-layout:{}:{name}", dir.display());
+    for (tag, name) in [("v1", "one"), ("v2", "two"), ("v2", "one")] {
+        let from = registry.url(&format!("team/app:{tag}"));
+        agent.dfctl(&["image", "export", &from, &to(name)]).done();
+    }
+    let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
+    assert_eq!(agent.dfctl(&["cat", &format!("{}!hello", to("one"))]).done().stdout, b"hello");
+    let hidden = |name: &str| name.starts_with('.');
+    assert!(!files(&dir).iter().any(|(name, _)| hidden(name)), "no drafts are left");
+    let mine = place.dir("mine");
+    put(&mine.join("file"), b"mine");
+    let to = format!("oci-layout:{}:x", mine.display());
+    let said = agent.dfctl(&["image", "export", &registry.url("team/app:v1"), &to]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("is no layout"), "{}", said.stderr);
+    assert_eq!(files(&mine).len(), 1);
+}
+
+#[test]
+fn what_an_image_is_made_of_is_said_as_the_registry_has_it() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("hello"), b"hello");
+    layout.layer(&tree, Packing::Gzip);
+    let mut manifests = Vec::new();
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let mut manifest = layout.image(architecture);
+        manifest["platform"] = json!({ "os": "linux", "architecture": architecture });
+        manifests.push(manifest);
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    let index = index.to_string();
+    layout.name(layout.blob(INDEX, index.as_bytes()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:all").unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let names = [registry.url("app:all"), format!("oci-layout:{}", layout.dir().display())];
+    for name in names {
+        let words = ["image", "inspect", &name, "--platform", "linux/s390x", "--format", "json"];
+        let told = agent.dfctl(&words).done().json().unwrap();
+        assert_eq!(told["digest"], sha256(index.as_bytes()), "{told}");
+        assert_eq!(told["manifest"], manifests[2]["digest"], "{told}");
+        assert_eq!(told["platforms"].as_array().unwrap().len(), 3, "{told}");
+        assert_eq!(told["config"]["architecture"], "s390x", "{told}");
+        assert_eq!(told["layers"][0]["digest"], layout.layer_digest(0), "{told}");
+        let said = agent.dfctl(&["image", "inspect", &name]).done();
+        let lines = String::from_utf8(said.stdout).unwrap();
+        let here = format!("runs on   linux/{}", here());
+        assert!(lines.contains(&here) && lines.contains("for       linux/s390x"), "{lines}");
+    }
+    assert_eq!(registry.requests("GET", &layout.layer_digest(0)), 0, "no layer was read");
+    let words = ["image", "inspect", &registry.url("app:all"), "--platform", "linux/riscv64"];
+    let said = agent.dfctl(&words);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("no image for linux/riscv64"), "{}", said.stderr);
+}
