@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_artifact::origin::{Line, RequestCount, Requests};
-use dfs_artifact::resolve::OpenTask;
+use dfs_artifact::resolve::{ImageError, OpenTask};
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
@@ -226,7 +226,7 @@ impl Engine {
         let opener = Arc::new(KeepWhatIsRead {
             engine: self.clone(),
             credentials: target.credentials.clone(),
-            unpacked: Mutex::default(),
+            fresh: Mutex::default(),
         });
         let options = ResolveOptions {
             domain: domain_of(&target.credentials).into_owned(),
@@ -411,19 +411,24 @@ const DIGEST_BYTES: usize = blake3::OUT_LEN;
 struct KeepWhatIsRead {
     engine: Engine,
     credentials: Credentials,
-    /// Tasks of what archives unpack to, of which nothing was here before.
-    unpacked: Mutex<Vec<TaskId>>,
+    /// Tasks of which nothing was here before, and how each of them is read.
+    fresh: Mutex<Vec<(TaskId, Transform)>>,
 }
 
 impl KeepWhatIsRead {
     /// What an archive unpacked to that turned out to be none is of no use to anybody, and may be long. The archive
-    /// itself may still be wanted as the file that it is.
+    /// itself may still be wanted as the file that it is; a layer that is not what it should be is wanted by nobody: kept,
+    /// it would be as wrong the next time.
     async fn give_back(&self, error: &ResolveError) {
-        if !matches!(Class::of_resolution(error), Class::BrokenArchive | Class::Unsupported) {
+        let is_wrong = is_other_layer(error);
+        let is_none =
+            matches!(Class::of_resolution(error), Class::BrokenArchive | Class::Unsupported);
+        if !is_wrong && !is_none {
             return;
         }
-        let unpacked = std::mem::take(&mut *self.unpacked.lock());
-        for task in unpacked {
+        let fresh = std::mem::take(&mut *self.fresh.lock());
+        let given = fresh.into_iter().filter(|(_, how)| is_wrong || *how != Transform::Identity);
+        for (task, _) in given {
             for _ in 0..LET_GO_TRIES {
                 // In use as long as what read it has not seen the error.
                 match self.engine.remove(task, Pins::Count).await {
@@ -435,13 +440,18 @@ impl KeepWhatIsRead {
     }
 }
 
+/// Whether a layer is not the one that its image says.
+fn is_other_layer(error: &ResolveError) -> bool {
+    let ResolveError::Image { source, .. } = error else { return false };
+    matches!(**source, ImageError::OtherLayer { .. })
+}
+
 #[async_trait]
 impl OpenTask for KeepWhatIsRead {
     async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {
         let id = recipe.key.id();
-        let is_unpacked = recipe.key.transform != Transform::Identity;
-        if is_unpacked && self.engine.peek(&id).is_none() {
-            self.unpacked.lock().push(id);
+        if self.engine.peek(&id).is_none() {
+            self.fresh.lock().push((id, recipe.key.transform));
         }
         match self.engine.open_recipe(recipe, &self.credentials).await {
             Ok(task) => Ok(Arc::new(Kept::of(task))),

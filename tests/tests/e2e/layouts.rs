@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use dfs_tests::process::Said;
 use dfs_tests::registry::Guard;
@@ -159,11 +160,15 @@ fn images_on_a_disk_are_read_with_the_rights_of_who_asks() {
     let said = by_nobody(&["cat", &name(private.dir())]);
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains("exported to other users"), "{}", said.stderr);
-    // What nobody may not read is not read for them, also where it was read for another.
-    agent.dfctl(&["cat", &name(layout.dir())]).done();
+    // What nobody may not read is not read for them, also where it is in the cache already.
+    let mine = Layout::new(exported.join("mine"));
+    for part in ["index.json", "blobs"] {
+        let mut copying = Command::new("cp");
+        copying.arg("-r").arg(layout.dir().join(part)).arg(mine.dir());
+        assert!(copying.status().unwrap().success());
+    }
     let closed = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(layout.dir().join("index.json"), closed).unwrap();
-    let said = by_nobody(&["cat", &name(layout.dir())]);
-    assert_ne!(said.code, 0, "{said:?}");
-    agent.dfctl(&["cat", &name(layout.dir())]).done();
+    fs::set_permissions(mine.dir().join("index.json"), closed).unwrap();
+    assert_eq!(agent.dfctl(&["cat", &name(mine.dir())]).done().stdout, b"hello");
+    by_nobody(&["cat", &name(mine.dir())]).fails(4, "DFS-2103");
 }

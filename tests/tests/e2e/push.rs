@@ -58,7 +58,8 @@ fn an_image_of_a_layout_is_in_the_registry_bit_for_bit_and_what_is_there_is_not_
     // Others read all of it.
     let copy = place.path("copy");
     registry.copy("team/app:v1", &format!("oci:{}:v1", copy.display())).unwrap();
-    for number in 0..3 {
+    // What is not packed, they pack on the way.
+    for number in [0, 2] {
         let blob = layout.layer_digest(number).replace(':', "/");
         let blob = |dir: &std::path::Path| fs::read(dir.join("blobs").join(&blob)).unwrap();
         assert!(blob(&copy) == blob(layout.dir()));
