@@ -18,6 +18,13 @@ pub struct BadMessage {
     problem: &'static str,
 }
 
+impl BadMessage {
+    /// What whoever reads on found wrong.
+    pub fn new(field: &'static str, problem: &'static str) -> Self {
+        Self { field, problem }
+    }
+}
+
 /// Most runs a message may list: more say nothing useful and cost memory.
 pub const MAX_RUNS: usize = 65_536;
 
@@ -325,6 +332,7 @@ impl From<&TaskInfo> for common::Task {
             piece_level: task.piece_level.into(),
             unpinned: task.key.validator.strength() == dfs_model::ValidatorStrength::None,
             ranges: task.ranges,
+            place: task.place.as_ref().map(|place| place.as_str().to_owned()).unwrap_or_default(),
         }
     }
 }
@@ -347,7 +355,13 @@ impl TryFrom<common::Task> for TaskInfo {
             .ok()
             .filter(|level| *level <= PieceLayout::MAX_LOG2)
             .ok_or_else(|| bad("task.piece_level", "is out of bounds"))?;
-        Ok(Self { key, id, length: task.length, piece_level, ranges: task.ranges })
+        let place = Some(task.place).filter(|place| !place.is_empty());
+        let place = place.map(|place| {
+            CanonicalUrl::parse(&text("task.place", place)?)
+                .map_err(|_| bad("task.place", "is not a canonical URL"))
+        });
+        let place = place.transpose()?;
+        Ok(Self { key, id, place, length: task.length, piece_level, ranges: task.ranges })
     }
 }
 
@@ -371,6 +385,11 @@ mod tests {
     fn a_task_survives_the_wire_and_a_forged_id_does_not() {
         let message = common::Task::from(&task());
         assert_eq!(TaskInfo::try_from(message.clone()), Ok(task()));
+        let place = CanonicalUrl::parse("https://mirror.example/a").unwrap();
+        let elsewhere = common::Task::from(&task().at(&place));
+        assert_eq!(TaskInfo::try_from(elsewhere.clone()).map(|task| task.place), Ok(Some(place)));
+        let nowhere = common::Task { place: "nowhere".into(), ..elsewhere };
+        assert!(TaskInfo::try_from(nowhere).is_err());
         let forged = common::Task { id: vec![0; 32].into(), ..message };
         assert!(TaskInfo::try_from(forged).is_err());
         let pinned_key = TaskKey {

@@ -131,6 +131,18 @@ impl Registry {
         }
     }
 
+    /// Bytes that it sent of what has `part` in its path.
+    pub fn bytes_sent(&self, part: &str) -> u64 {
+        let log = fs::read_to_string(&self.server.log).unwrap_or_default();
+        // Of the line of an answer: the request in quotes, its status, its bytes.
+        let sent = |line: &str| {
+            let mut quoted = line.split('"').skip(1);
+            quoted.next().filter(|asked| asked.starts_with("GET") && asked.contains(part))?;
+            quoted.next()?.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        log.lines().filter_map(sent).sum()
+    }
+
     /// How often it was asked for something by this method whose path has `part` in it.
     pub fn requests(&self, method: &str, part: &str) -> usize {
         self.requests_by("", method, part)

@@ -123,6 +123,22 @@ pub fn write_layer_index(
     links: &[PendingLink],
 ) -> Result<Vec<u8>, IndexError> {
     let facts = Facts { url, files: image.files, bytes: image.content_bytes };
+    let digests: Vec<u8> = image
+        .digests
+        .iter()
+        .flat_map(|(nid, digest)| nid.to_le_bytes().into_iter().chain(*digest))
+        .collect();
+    assemble(image.bytes, facts, spaces, &digests, left_out, links)
+}
+
+fn assemble(
+    image: Vec<u8>,
+    facts: Facts,
+    spaces: &[Recipe],
+    digests: &[u8],
+    left_out: &LeftOut,
+    links: &[PendingLink],
+) -> Result<Vec<u8>, IndexError> {
     let described = spaces.iter().map(SpaceFacts::of).collect::<Option<Vec<_>>>();
     let spaces_described =
         described.ok_or(IndexError::Contradiction("a space has no length beforehand"))?;
@@ -132,7 +148,7 @@ pub fn write_layer_index(
         OriginRecipe::Members { table, .. } => table.encoded().len(),
         _ => 0,
     });
-    let mut out = sections::Writer::new(image.bytes, tables.sum());
+    let mut out = sections::Writer::new(image, tables.sum());
     out.add(SectionKind::Facts, 0, &section);
     for (number, recipe) in spaces.iter().enumerate() {
         match &recipe.origin {
@@ -145,12 +161,7 @@ pub fn write_layer_index(
             OriginRecipe::Url { .. } => {}
         }
     }
-    let digests: Vec<u8> = image
-        .digests
-        .iter()
-        .flat_map(|(nid, digest)| nid.to_le_bytes().into_iter().chain(*digest))
-        .collect();
-    out.add(SectionKind::Digests, 0, &digests);
+    out.add(SectionKind::Digests, 0, digests);
     if left_out.count > 0 {
         let section = serde_json::to_vec(left_out).map_err(IndexError::Facts)?;
         out.add(SectionKind::LeftOut, 0, &section);
@@ -237,6 +248,24 @@ impl Index {
     /// Of a layer of an image: hard links to what lower layers have.
     pub fn links(&self) -> &[PendingLink] {
         &self.links
+    }
+
+    /// The same index of the same tree under another URL, its spaces read by these recipes: of the same tasks.
+    pub fn retold(&self, url: CanonicalUrl, spaces: &[Recipe]) -> Result<Vec<u8>, IndexError> {
+        let data = self.image.data();
+        let length = usize::try_from(self.image.length()).expect("the image lies in memory");
+        let digests = data.get(self.digests.clone()).unwrap_or_default();
+        let facts = Facts { url, ..self.facts.clone() };
+        assemble(data[..length].to_vec(), facts, spaces, digests, &self.left_out, &self.links)
+    }
+
+    /// Files whose digests the index knows: their nodes, ascending, and BLAKE3 of their contents.
+    pub fn digests(&self) -> impl Iterator<Item = (u64, [u8; 32])> {
+        let table = self.image.data().as_ref().get(self.digests.clone()).unwrap_or_default();
+        table.chunks_exact(DIGEST_BYTES).filter_map(|entry| {
+            let (nid, digest) = entry.split_first_chunk()?;
+            Some((u64::from_le_bytes(*nid), *digest.first_chunk()?))
+        })
     }
 
     /// BLAKE3 of a file's content, where the index knows it.

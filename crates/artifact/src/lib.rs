@@ -26,7 +26,7 @@ pub mod zip;
 pub use index::{Facts, Index, IndexError};
 pub use members::{Member, MemberTable};
 pub use ondisk::ImagesOnDisk;
-pub use origin::{MembersHere, Origin, ask_permission, open_inside, open_origin};
+pub use origin::{MembersHere, Origin, ask_permission, open_inside, open_origin, open_unpacked};
 pub use parts::PartTable;
 pub use recipe::{OriginRecipe, Place, Recipe};
 pub use resolve::{Artifact, ResolveError, ResolveOptions, View, resolve};

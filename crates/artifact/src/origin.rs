@@ -24,6 +24,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::members::Member;
 use crate::recipe::{OriginRecipe, Recipe};
+use crate::unpack::Checkpoints;
 pub(crate) use forward::Forward;
 pub use line::Line;
 use line::READ_OVER;
@@ -32,7 +33,7 @@ pub(crate) use parts::part_of;
 use requests::Counted;
 pub use requests::{RequestCount, Requests};
 pub use space::SpaceOrigin;
-pub use unpacked::UnpackedOrigin;
+pub use unpacked::{KeepCheckpoints, UnpackedOrigin};
 
 /// The next bytes of what was asked for, or a hole in it.
 #[derive(Debug, Clone)]
@@ -167,10 +168,26 @@ pub fn open_inside(recipe: &Recipe, archive: Arc<dyn Origin>) -> Arc<dyn Origin>
         }
         _ if recipe.key.transform == Transform::Identity => archive,
         _ => {
-            let (url, transform) = (recipe.key.url.clone(), recipe.key.transform);
+            let (url, transform) = (recipe.origin.place().url.clone(), recipe.key.transform);
             Arc::new(UnpackedOrigin::new(archive, url, transform, recipe.length))
         }
     }
+}
+
+/// As [`open_inside`] of what is unpacked as a whole, read from `checkpoints` where those are known, and else making them
+/// for `keeper`.
+pub fn open_unpacked(
+    recipe: &Recipe,
+    archive: Arc<dyn Origin>,
+    checkpoints: Option<Checkpoints>,
+    keeper: Arc<dyn KeepCheckpoints>,
+) -> Arc<dyn Origin> {
+    let (url, transform) = (recipe.origin.place().url.clone(), recipe.key.transform);
+    let unpacked = UnpackedOrigin::new(archive, url, transform, recipe.length).kept_by(keeper);
+    Arc::new(match checkpoints {
+        Some(checkpoints) => unpacked.with_checkpoints(checkpoints),
+        None => unpacked,
+    })
 }
 
 /// One URL.

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform};
+use dfs_model::{CanonicalUrl, TaskInfo, TaskKey, TaskKind, Transform};
+use dfs_source::oci::{content_name, is_content_name};
 use dfs_source::{Credentials, Target};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,16 @@ impl Place {
     /// The place a target names.
     pub fn of(target: &Target) -> Self {
         Self { url: target.url.clone(), headers: target.headers.clone() }
+    }
+
+    /// Where a task of one URL is read; `None` where what is said of that is not what its key names. Who is sent there
+    /// shows credentials.
+    pub fn of_task(info: &TaskInfo) -> Option<Self> {
+        let url = info.place().clone();
+        let is_itself = info.place.is_none() && !is_content_name(&url);
+        let is_its_place = is_itself || content_name(&url) == info.key.url;
+        (is_its_place && !is_content_name(&url))
+            .then(|| Self { url, headers: info.key.headers.clone() })
     }
 
     /// The same place, asked by somebody.
@@ -72,6 +83,16 @@ pub struct Recipe {
     pub length: Option<u64>,
     /// Where they come from.
     pub origin: OriginRecipe,
+}
+
+impl OriginRecipe {
+    /// Where it is, or the directory that its members are in.
+    pub fn place(&self) -> &Place {
+        match self {
+            Self::Url { place, .. } | Self::Parts { place, .. } => place,
+            Self::Members { base, .. } => base,
+        }
+    }
 }
 
 impl Recipe {

@@ -15,13 +15,14 @@ use archive::Shown;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+use dfs_source::oci::content_name;
 use dfs_source::{Source, SourceError, Sources, Stat, StatKind, Target, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use self::image::ImageError;
 use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
 use crate::index::validate::space_tag;
-use crate::index::{IndexError, write_index};
+use crate::index::{Index, IndexError, write_index};
 use crate::origin::Origin;
 use crate::parts::PartTableError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
@@ -55,6 +56,12 @@ pub trait OpenTask: Send + Sync {
     /// What was kept by [`Self::keep`] under this name.
     async fn kept(&self, _name: &TaskKey) -> Option<Bytes> {
         None
+    }
+
+    /// Indexes of layers that were kept under names of the domain and registry of `name`, and whose content is all here:
+    /// those that were read last come first.
+    async fn layers(&self, _name: &TaskKey) -> Vec<Index> {
+        Vec::new()
     }
 
     /// Keeps something that was made on the way, and takes long to make: it may go at any time.
@@ -279,7 +286,7 @@ impl Context<'_> {
         TaskKey {
             domain: self.options.domain.clone(),
             kind,
-            url: target.url.clone(),
+            url: content_name(&target.url),
             headers: target.headers.clone(),
             validator,
             transform: Transform::Identity,
@@ -317,6 +324,11 @@ impl Context<'_> {
         let built =
             built.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let Written { bytes, tasks, left_out } = built?;
+        Ok(self.built(bytes, tasks, left_out))
+    }
+
+    /// The tree of an index that is ready.
+    fn built(&self, bytes: Vec<u8>, tasks: Vec<Recipe>, left_out: LeftOut) -> Artifact {
         let validator = Validator {
             etag: Some(blake3::hash(&bytes).to_hex().to_string()),
             length: Some(bytes.len() as u64),
@@ -324,7 +336,7 @@ impl Context<'_> {
         };
         let key = self.key(TaskKind::Index, &self.target, validator);
         let index = Some(BuiltIndex { key, bytes: bytes.into() });
-        Ok(Artifact { url: self.url(), view: View::Tree, index, tasks, left_out })
+        Artifact { url: self.url(), view: View::Tree, index, tasks, left_out }
     }
 }
 

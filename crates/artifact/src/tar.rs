@@ -133,6 +133,8 @@ pub struct TarScan {
     next: Overrides,
     global: Overrides,
     extensions: u64,
+    /// Where the bytes of the file lie whose header was read last.
+    body: Option<ByteRange>,
 }
 
 impl TarScan {
@@ -147,6 +149,7 @@ impl TarScan {
             next: Overrides::default(),
             global: Overrides::default(),
             extensions: 0,
+            body: None,
         }
     }
 
@@ -177,6 +180,11 @@ impl TarScan {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where the bytes of a regular file lie whose header was just taken, once: they come before what is wanted next.
+    pub fn take_body(&mut self) -> Option<ByteRange> {
+        self.body.take()
     }
 
     /// What was found, once nothing is wanted any more.
@@ -380,7 +388,10 @@ impl TarScan {
             b'V' => return Ok(()),
             b'0' | 0 if directory_name => Content::Directory,
             // POSIX: what a reader does not know is a regular file to it.
-            _ => Content::File(FileData { length: size, location, digest: None }),
+            _ => {
+                self.body = Some(ByteRange::at(body_at, size));
+                Content::File(FileData { length: size, location, digest: None })
+            }
         };
         Ok(self.placing.put(&path, meta, content)?)
     }

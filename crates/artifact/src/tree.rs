@@ -309,6 +309,22 @@ impl TreeBuilder {
         self.nodes.len()
     }
 
+    /// Regular files without holes, those that are not in the tree any more among them.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &FileData> {
+        self.nodes.iter().filter_map(|node| match &node.content {
+            Content::File(file) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut FileData> {
+        self.nodes.iter_mut().filter_map(|node| match &mut node.content {
+            Content::File(file) => Some(file),
+            _ => None,
+        })
+    }
+
     fn push(&mut self, node: Node) -> NodeId {
         self.nodes.push(node);
         self.nodes.len() - 1

@@ -113,6 +113,8 @@ pub struct TaskInfo {
     pub id: TaskId,
     /// Its identity.
     pub key: TaskKey,
+    /// Where it is read, of what its key names by its content; `None` where the key's own URL is the place.
+    pub place: Option<CanonicalUrl>,
     /// Bytes, where known.
     pub length: Option<u64>,
     /// Groups per piece, as a power of two.
@@ -128,7 +130,19 @@ impl TaskInfo {
     /// A task with the customary layout for its length.
     pub fn new(key: TaskKey, length: Option<u64>, ranges: bool) -> Self {
         let layout = PieceLayout::for_length(length.unwrap_or(Self::GUESSED_LENGTH));
-        Self { id: key.id(), key, length, piece_level: layout.level(), ranges }
+        let piece_level = layout.level();
+        Self { id: key.id(), key, place: None, length, piece_level, ranges }
+    }
+
+    /// The same, read at this place.
+    pub fn at(self, place: &CanonicalUrl) -> Self {
+        let place = Some(place).filter(|place| **place != self.key.url).cloned();
+        Self { place, ..self }
+    }
+
+    /// Where it is read.
+    pub fn place(&self) -> &CanonicalUrl {
+        self.place.as_ref().unwrap_or(&self.key.url)
     }
 }
 

@@ -37,7 +37,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
 use dfs_model::TaskInfo;
-use dfs_model::{ByteSize, TaskId, TaskKey, TaskKind};
+use dfs_model::{ByteSize, CanonicalUrl, TaskId, TaskKey, TaskKind};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
@@ -146,6 +146,9 @@ pub enum Lifetime {
 pub struct TaskRecord {
     /// Its identity.
     pub key: TaskKey,
+    /// Where it is read, of what its key names by its content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<CanonicalUrl>,
     /// Groups per piece, as a power of two.
     pub piece_level: u8,
     /// Whether its origin can be read in ranges.
@@ -776,6 +779,7 @@ fn write_record(
 ) -> Result<(), OpenError> {
     let record = TaskRecord {
         key: info.key.clone(),
+        place: info.place.clone(),
         piece_level: info.piece_level,
         ranges: info.ranges,
         recipe,

@@ -6,9 +6,11 @@
 
 mod indexes;
 mod level;
+mod resolving;
 mod snapshots;
 
 pub(crate) use indexes::Indexes;
+use resolving::{CheckpointsByName, KeepWhatIsRead};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,14 +19,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_artifact::origin::{Line, RequestCount, Requests};
-use dfs_artifact::resolve::{ImageError, OpenTask};
+use dfs_artifact::resolve::OpenTask;
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
 use dfs_model::TaskInfo;
-use dfs_model::{
-    ByteRange, GROUP_BYTES, Invariant, Priority, TaskId, TaskKey, TaskKind, Transform,
-};
+use dfs_model::{ByteRange, GROUP_BYTES, Invariant, Priority, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
@@ -32,9 +32,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
-use crate::classes::Class;
 use crate::engine::{Engine, OpenError, ReadError, Role, Task};
-use crate::store::{Pins, StoreError};
 use crate::swarm::{SwarmError, route};
 use crate::targets;
 
@@ -43,10 +41,6 @@ const READ_STEP: u64 = 4 << 20;
 
 /// Tasks of one tree opened at a time.
 const OPENING: usize = 16;
-
-/// How often, and after what time, what is given back is tried to be removed again while it is still in use.
-const LET_GO_TRIES: usize = 50;
-const LET_GO_EVERY: Duration = Duration::from_millis(20);
 
 /// The largest index that is loaded: about twelve million files.
 const LARGEST_INDEX: u64 = 4 << 30;
@@ -223,11 +217,7 @@ impl Engine {
         target: &Target,
         view: View,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let opener = Arc::new(KeepWhatIsRead {
-            engine: self.clone(),
-            credentials: target.credentials.clone(),
-            fresh: Mutex::default(),
-        });
+        let opener = Arc::new(KeepWhatIsRead::new(self, target));
         let options = ResolveOptions {
             domain: domain_of(&target.credentials).into_owned(),
             opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
@@ -269,6 +259,7 @@ impl Engine {
     ) -> Result<Task, OpenUrlError> {
         let origin = self.origin_of(recipe, credentials).await?;
         let info = TaskInfo::new(recipe.key.clone(), recipe.length, origin.ranges());
+        let info = info.at(&recipe.origin.place().url);
         let task = self.open(&info, Some(recipe.clone()), Some(origin)).await?;
         if self.role() == Role::Node {
             task.opened_with(credentials);
@@ -289,7 +280,15 @@ impl Engine {
         };
         let origin = Box::pin(self.origin_of(&archive, credentials)).await?;
         let kept = Kept::of(Box::pin(self.open_recipe(&archive, credentials)).await?);
-        Ok(dfs_artifact::open_inside(recipe, Arc::new(Archive { kept, origin })))
+        let archive = Arc::new(Archive { kept, origin });
+        let is_unpacked = matches!(recipe.origin, OriginRecipe::Url { .. });
+        if !is_unpacked {
+            return Ok(dfs_artifact::open_inside(recipe, archive));
+        }
+        let keeper = CheckpointsByName::new(self, recipe);
+        // Of what is all here nothing is read again.
+        let known = if self.is_whole(&recipe.key.id()) { None } else { keeper.known().await };
+        Ok(dfs_artifact::open_unpacked(recipe, archive, known, Arc::new(keeper)))
     }
 
     async fn open_by_swarm(
@@ -348,7 +347,8 @@ impl Engine {
     /// A blob that the swarm names; this host could read its origin too, with the same pin.
     async fn open_blob(&self, target: &Target, task: common::Task) -> Result<Task, OpenUrlError> {
         let info = TaskInfo::try_from(task)?;
-        let place = Place { url: info.key.url.clone(), headers: info.key.headers.clone() };
+        let elsewhere = BadMessage::new("task.place", "is not where its key is read");
+        let place = Place::of_task(&info).ok_or(elsewhere)?;
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         let recipe = Recipe { key: info.key, length: info.length, origin };
         self.open_recipe(&recipe, &target.credentials).await
@@ -358,11 +358,11 @@ impl Engine {
     /// content behind one URL.
     pub async fn adopt(&self, info: &TaskInfo) -> Option<Task> {
         let key = &info.key;
-        let readable = matches!(key.url.url().scheme(), "http" | "https" | "s3" | "oci");
+        let place = Place::of_task(info)?;
+        let readable = matches!(place.url.url().scheme(), "http" | "https" | "s3" | "oci");
         if key.kind != TaskKind::Blob || key.domain != TaskKey::PUBLIC || !readable {
             return None;
         }
-        let place = Place { url: key.url.clone(), headers: key.headers.clone() };
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         // Only what the key pins is believed of the length.
         let recipe = Recipe { key: key.clone(), length: key.pinned_length(), origin };
@@ -401,87 +401,6 @@ pub async fn read_whole(task: &Task, limit: u64) -> Result<Bytes, ReadError> {
         at = part.end;
     }
     Ok(bytes.into())
-}
-
-/// Longest thing that is kept by name, and its digest in front of it.
-const LARGEST_KEPT: u64 = 1 << 30;
-const DIGEST_BYTES: usize = blake3::OUT_LEN;
-
-/// Lets the resolution of an archive read through the engine, so that nothing is read twice.
-struct KeepWhatIsRead {
-    engine: Engine,
-    credentials: Credentials,
-    /// Tasks of which nothing was here before, and how each of them is read.
-    fresh: Mutex<Vec<(TaskId, Transform)>>,
-}
-
-impl KeepWhatIsRead {
-    /// What an archive unpacked to that turned out to be none is of no use to anybody, and may be long. The archive
-    /// itself may still be wanted as the file that it is; a layer that is not what it should be is wanted by nobody: kept,
-    /// it would be as wrong the next time.
-    async fn give_back(&self, error: &ResolveError) {
-        let is_wrong = is_other_layer(error);
-        let is_none =
-            matches!(Class::of_resolution(error), Class::BrokenArchive | Class::Unsupported);
-        if !is_wrong && !is_none {
-            return;
-        }
-        let fresh = std::mem::take(&mut *self.fresh.lock());
-        let given = fresh.into_iter().filter(|(_, how)| is_wrong || *how != Transform::Identity);
-        for (task, _) in given {
-            for _ in 0..LET_GO_TRIES {
-                // In use as long as what read it has not seen the error.
-                match self.engine.remove(task, Pins::Count).await {
-                    Err(StoreError::InUse { .. }) => tokio::time::sleep(LET_GO_EVERY).await,
-                    _ => break,
-                }
-            }
-        }
-    }
-}
-
-/// Whether a layer is not the one that its image says.
-fn is_other_layer(error: &ResolveError) -> bool {
-    let ResolveError::Image { source, .. } = error else { return false };
-    matches!(**source, ImageError::OtherLayer { .. })
-}
-
-#[async_trait]
-impl OpenTask for KeepWhatIsRead {
-    async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {
-        let id = recipe.key.id();
-        if self.engine.peek(&id).is_none() {
-            self.fresh.lock().push((id, recipe.key.transform));
-        }
-        match self.engine.open_recipe(recipe, &self.credentials).await {
-            Ok(task) => Ok(Arc::new(Kept::of(task))),
-            // The store refuses: the archive is read all the same.
-            Err(_) => {
-                dfs_artifact::open_origin(recipe, self.engine.sources(), self.credentials.clone())
-            }
-        }
-    }
-
-    async fn kept(&self, name: &TaskKey) -> Option<Bytes> {
-        let (info, ..) = self.engine.peek(&name.id())?;
-        let task = self.engine.open(&info, None, None).await.ok()?;
-        // Others are not asked: what it says nobody has signed.
-        if !task.is_complete() || info.key != *name {
-            return None;
-        }
-        let whole = read_whole(&task, LARGEST_KEPT).await.ok()?;
-        let (digest, content) = whole.split_first_chunk::<DIGEST_BYTES>()?;
-        (blake3::hash(content) == *digest).then(|| whole.slice(DIGEST_BYTES..))
-    }
-
-    async fn keep(&self, name: &TaskKey, content: Bytes) {
-        let digest = blake3::hash(&content);
-        let whole = Bytes::from([digest.as_bytes(), &content[..]].concat());
-        let info = TaskInfo::new(name.clone(), Some(whole.len() as u64), true);
-        if let Err(error) = self.engine.import(&info, whole).await {
-            tracing::info!(url = %name.url, %error, "the index of a layer is not kept");
-        }
-    }
 }
 
 /// A task's bytes, fetched into the store on the way.
@@ -618,8 +537,14 @@ impl Origin for Archive {
             return self.kept.read(Some(wanted)).await;
         }
         let here = if range.is_none() { self.here(length) } else { wanted.start };
-        let rest =
-            self.origin.read(Some(ByteRange::new(here.max(wanted.start), wanted.end))).await?;
+        let rest = ByteRange::new(here.max(wanted.start), wanted.end);
+        let rest = match self.origin.read(Some(rest)).await {
+            // Now it shows: who wants all of it gets that.
+            Err(SourceError::RangeIgnored { .. }) if range.is_none() => {
+                return self.origin.read(None).await;
+            }
+            rest => rest?,
+        };
         if here <= wanted.start {
             return Ok(rest);
         }
@@ -628,7 +553,7 @@ impl Origin for Archive {
 }
 
 fn source_error(task: &Task, error: ReadError) -> SourceError {
-    let attempt = Attempt::new(Action::Read(None), &task.info().key.url);
+    let attempt = Attempt::new(Action::Read(None), task.info().place());
     match error {
         ReadError::Source(source) => (*source).clone(),
         ReadError::OriginChanged(reason) => {

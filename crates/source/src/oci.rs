@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::{ByteRange, UrlError, Validator};
+use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
 use futures::stream::{self, BoxStream, StreamExt as _};
 
 use crate::environment::Environment;
@@ -83,6 +83,23 @@ pub fn validator(digest: &ContentDigest, length: Option<u64>) -> Validator {
 /// The digest that names a version, where one does.
 pub fn digest_of(validator: &Validator) -> Option<ContentDigest> {
     validator.etag.as_deref()?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+/// The name of what is behind a URL: of a blob of a registry its registry and digest, of anything else the URL itself.
+pub fn content_name(url: &CanonicalUrl) -> CanonicalUrl {
+    let named = Reference::of(url).ok().and_then(|reference| reference.content_name());
+    named.unwrap_or_else(|| url.clone())
+}
+
+/// The digest in the name of a blob.
+pub fn named_digest(name: &CanonicalUrl) -> Option<ContentDigest> {
+    let digest = name.url().path().strip_prefix('/').filter(|_| is_content_name(name))?;
+    digest.replacen('/', ":", 1).parse().ok()
+}
+
+/// Whether a URL is such a name, which nothing is read from.
+pub fn is_content_name(url: &CanonicalUrl) -> bool {
+    url.url().scheme() == reference::CONTENT
 }
 
 fn tag_of(digest: &ContentDigest) -> String {

@@ -77,7 +77,7 @@ fn tasks(wanted: &Wanted, deadline: Instant) -> Option<Vec<Candidate>> {
         let short = task.task.id.short();
         let is_enough = ids.iter().filter(|other| other.starts_with(&short)).count() == 1;
         let value = if is_enough && short.starts_with(&prefix) { short } else { id.clone() };
-        Candidate::new(value, &task.task.key.url.to_string())
+        Candidate::new(value, &task.task.place().to_string())
     });
     Some(named.collect())
 }

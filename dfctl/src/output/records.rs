@@ -170,7 +170,8 @@ pub fn task_json(task: &TaskInfo) -> Value {
     let validator = &task.key.validator;
     json!({
         "id": task.id.to_string(),
-        "url": task.key.url.to_string(),
+        "url": task.place().to_string(),
+        "name": task.place.as_ref().map(|_| task.key.url.to_string()),
         "kind": task.key.kind,
         "domain": task.key.domain,
         "length": task.length,

@@ -15,6 +15,7 @@ pub mod readers;
 pub mod servers;
 pub mod siege;
 pub mod site;
+pub mod tars;
 pub mod trees;
 
 use std::fs::{self, File};

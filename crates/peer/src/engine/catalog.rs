@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dfs_model::{TaskId, TaskInfo, TaskKey};
+use dfs_model::{CanonicalUrl, TaskId, TaskInfo, TaskKey};
 use dfs_proto::{common, convert, scheduler};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -26,6 +26,8 @@ const MAX_KNOWN: usize = 2 * MAX_ANNOUNCED;
 #[derive(Debug, Deserialize)]
 struct Head {
     key: TaskKey,
+    #[serde(default)]
+    place: Option<CanonicalUrl>,
     piece_level: u8,
     ranges: bool,
 }
@@ -44,9 +46,10 @@ impl Catalog {
     /// A task that is kept; none when its record is unreadable or of another task.
     pub(crate) fn info(&self, id: &TaskId, length: Option<u64>) -> Option<TaskInfo> {
         let head = self.head(id)?;
-        let Head { key, piece_level, ranges } = &*head;
-        let (key, piece_level, ranges) = (key.clone(), *piece_level, *ranges);
-        Some(TaskInfo { id: *id, length, key, piece_level, ranges })
+        let Head { key, place, piece_level, ranges } = &*head;
+        let (key, place) = (key.clone(), place.clone());
+        let (piece_level, ranges) = (*piece_level, *ranges);
+        Some(TaskInfo { id: *id, length, key, place, piece_level, ranges })
     }
 
     fn head(&self, id: &TaskId) -> Option<Arc<Head>> {
@@ -77,6 +80,21 @@ impl Catalog {
         summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
         let wanted = |id: &TaskId| self.head(id).is_some_and(|head| is_wanted(id, &head.key));
         summaries.into_iter().map(|summary| summary.id).find(wanted)
+    }
+
+    /// The tasks among those that are wanted, those that were read last first. Blocks.
+    pub(crate) fn all(
+        &self,
+        most: usize,
+        is_wanted: impl Fn(&TaskKey) -> bool,
+    ) -> Vec<(TaskId, TaskKey)> {
+        let mut summaries = self.store.list();
+        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
+        let wanted = summaries.into_iter().filter_map(|summary| {
+            let head = self.head(&summary.id).filter(|head| is_wanted(&head.key))?;
+            Some((summary.id, head.key.clone()))
+        });
+        wanted.take(most).collect()
     }
 
     /// A task was taken away.

@@ -130,7 +130,9 @@ impl Core {
             Which::Arms => false,
             Which::One(one) => one == id,
             Which::Prefix(digits) => id.to_string().starts_with(&**digits),
-            Which::Url(url) => task.spec.key.url.as_str() == url,
+            Which::Url(url) => {
+                task.spec.key.url.as_str() == url || task.spec.place().as_str() == url
+            }
         };
         let chosen = self.tasks.iter().filter(|(id, task)| is_meant(id, task));
         chosen.take(most).map(|(id, task)| self.report_task(id, task, look, now)).collect()

@@ -44,7 +44,7 @@ pub(super) fn spec(name: &str, length: Option<u64>) -> TaskInfo {
         transform: Transform::Identity,
     };
     let piece_level = PieceLayout::for_length(length.unwrap_or(1 << 30)).level();
-    TaskInfo { id: key.id(), key, length, piece_level, ranges: true }
+    TaskInfo { id: key.id(), key, place: None, length, piece_level, ranges: true }
 }
 
 /// A task that nobody takes part in.

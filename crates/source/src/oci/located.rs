@@ -90,6 +90,14 @@ impl Located {
         }
     }
 
+    /// By what a list of layers is named that lies there, whose digest this is.
+    pub fn layers_name(&self, list: &ContentDigest) -> CanonicalUrl {
+        match self {
+            Self::Registry(reference) => reference.layers_name(list),
+            Self::OnDisk(_) => self.blob(*list).url(),
+        }
+    }
+
     /// The one spelling of it.
     pub fn url(&self) -> CanonicalUrl {
         match self {

@@ -10,6 +10,10 @@ use super::ContentDigest;
 
 /// Longest name of a repository, and of host and port with it.
 const MAX_NAME: usize = 255;
+/// Scheme of the names of blobs.
+pub(super) const CONTENT: &str = "oci-blob";
+/// Scheme of the names of lists of layers.
+const LAYERS: &str = "oci-layers";
 /// Longest tag.
 const MAX_TAG: usize = 128;
 
@@ -104,6 +108,21 @@ impl Reference {
     /// A manifest of the same repository.
     pub fn manifest(&self, digest: ContentDigest) -> Self {
         Self { named: Named::Manifest(digest), ..self.clone() }
+    }
+
+    /// By what a blob is the same in all repositories of its registry; `None` of what is no blob.
+    pub fn content_name(&self) -> Option<CanonicalUrl> {
+        let Named::Blob(digest) = self.named else { return None };
+        let digest = digest.to_string().replacen(':', "/", 1);
+        let name = CanonicalUrl::parse(&format!("{CONTENT}://{}/{digest}", self.registry));
+        Some(name.expect("host and digest are fit for a URL"))
+    }
+
+    /// By what a list of layers of the registry is named, whose digest this is.
+    pub fn layers_name(&self, list: &ContentDigest) -> CanonicalUrl {
+        let digest = list.to_string().replacen(':', "/", 1);
+        let name = CanonicalUrl::parse(&format!("{LAYERS}://{}/{digest}", self.registry));
+        name.expect("host and digest are fit for a URL")
     }
 
     /// The one spelling of it.
@@ -271,6 +290,23 @@ mod tests {
             if let Ok(one) = Reference::of(&url) {
                 prop_assert_eq!(Reference::of(&one.url()).unwrap(), one);
             }
+        }
+    }
+
+    #[test]
+    fn a_blob_has_one_name_in_all_repositories_of_its_registry_and_no_other_place_has_it() {
+        use super::super::{content_name, is_content_name, named_digest};
+        let url = |text: &str| CanonicalUrl::parse(text).unwrap();
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let name = content_name(&url(&format!("oci://h:5000/team/app?blob={digest}")));
+        assert_eq!(name.as_str(), format!("oci-blob://h:5000/sha256/{}", "ab".repeat(32)));
+        assert_eq!(content_name(&url(&format!("oci://h:5000/other?blob={digest}"))), name);
+        assert_ne!(content_name(&url(&format!("oci://h/team/app?blob={digest}"))), name);
+        assert_eq!(named_digest(&name).unwrap().to_string(), digest);
+        assert!(is_content_name(&name));
+        for other in ["oci://h:5000/team/app:1", "https://h/x", "oci-blob://h/md5/00"] {
+            assert_eq!(content_name(&url(other)).as_str(), other);
+            assert_eq!(named_digest(&url(other)), None);
         }
     }
 }

@@ -239,7 +239,7 @@ fn tasks_table(tasks: &[CachedTask], status: &AgentStatus) -> String {
             when::ago(task.last_read_ms),
             kept_for(task).to_owned(),
             task.task.id.short(),
-            task.task.key.url.to_string(),
+            task.task.place().to_string(),
         ]);
     }
     table.render()

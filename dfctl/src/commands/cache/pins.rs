@@ -46,7 +46,7 @@ impl Changed {
             Self::Task { task, set, is_news } => {
                 let (word, here) = (word(*set, *is_news), share(task));
                 let task = &task.task;
-                format!("{word}  {}  {here} here  {}", task.id.short(), task.key.url)
+                format!("{word}  {}  {here} here  {}", task.id.short(), task.place())
             }
             Self::Tree { pin, set, is_news } => {
                 let word = word(*set, *is_news);
@@ -82,7 +82,7 @@ impl Record for Changed {
         match self {
             Self::Task { task, set, is_news } => json!({
                 "task": task.task.id.to_string(),
-                "url": task.task.key.url.to_string(),
+                "url": task.task.place().to_string(),
                 "pinned": *set == Pin::Set,
                 "changed": is_news,
             }),

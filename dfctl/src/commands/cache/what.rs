@@ -158,7 +158,7 @@ impl What {
                 let tasks = answer(context, backend.tasks("")).await?;
                 let mut tasks =
                     tasks.map_err(|failure| CliError::backend("list", "the cache", failure))?;
-                tasks.retain(|task| task.task.key.url.as_str() == target.url.as_str());
+                tasks.retain(|task| task.task.place().as_str() == target.url.as_str());
                 if tasks.is_empty() {
                     let what = format!("this machine holds nothing of {shown}");
                     return Err(CliError::new(&codes::NO_TASK, what).hint("dfctl cache ls"));

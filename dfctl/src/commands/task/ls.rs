@@ -48,7 +48,7 @@ fn table(tasks: &[CachedTask]) -> String {
             share(task),
             when::ago(task.last_read_ms),
             state(task),
-            task.task.key.url.to_string(),
+            task.task.place().to_string(),
         ]);
     }
     table.render()

@@ -62,7 +62,7 @@ impl Record for Removed {
     fn json(&self) -> Value {
         json!({
             "task": self.task.task.id.to_string(),
-            "url": self.task.task.key.url.to_string(),
+            "url": self.task.task.place().to_string(),
             "freed_bytes": self.freed,
         })
     }
@@ -128,7 +128,7 @@ impl Removal {
         };
         let error = CliError::new(&codes::TASK_IN_USE, "nothing was removed").hint(way_out);
         Err(refused.fold(error, |error, (task, reason)| {
-            let url = &task.task.key.url;
+            let url = task.task.place();
             error.because(format!("task {} {reason}: {url}", task.task.id.short()))
         }))
     }
@@ -164,7 +164,7 @@ impl Removal {
 }
 
 fn line(verb: &str, task: &CachedTask, bytes: u64) -> String {
-    let url = &task.task.key.url;
+    let url = task.task.place();
     format!("{verb}  {}  {}  {url}", task.task.id.short(), ByteSize(bytes)).trim_start().to_owned()
 }
 

@@ -47,7 +47,7 @@ fn human(cached: &CachedTask) -> String {
     let from = |kind| ByteSize(cached.ledger.from_kind(kind));
     let mut facts = vec![
         ("task", task.id.to_string()),
-        ("url", task.key.url.to_string()),
+        ("url", task.place().to_string()),
         ("kind", format!("{:?}", task.key.kind).to_lowercase()),
         ("domain", task.key.domain.clone()),
         ("length", length),
@@ -73,6 +73,9 @@ fn human(cached: &CachedTask) -> String {
             ),
         ),
     ];
+    if task.place.is_some() {
+        facts.insert(2, ("name", task.key.url.to_string()));
+    }
     if !cached.parents.is_empty() {
         facts.push(("parents", cached.parents.join(", ")));
     }

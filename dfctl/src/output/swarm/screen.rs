@@ -127,7 +127,7 @@ pub fn summary(task: &SwarmTask, rates: &Rates) -> String {
 
 fn head(task: &SwarmTask) -> String {
     let length = task.task.length.map_or("?".to_owned(), |length| ByteSize(length).to_string());
-    format!("{}  {}  {length}", task.task.id.short(), task.task.key.url)
+    format!("{}  {}  {length}", task.task.id.short(), task.task.place())
 }
 
 fn figures(task: &SwarmTask, rates: &Rates) -> String {
@@ -181,7 +181,7 @@ pub fn all(tasks: &[SwarmTask], rates: &Rates) -> String {
             rate(rates.of(&task_name(task))),
             ByteSize(task.source).to_string(),
             copies(task).map_or("-".to_owned(), |copies| format!("{copies:.2}")),
-            shortened(&task.task.key.url.to_string(), URL).into_owned(),
+            shortened(&task.task.place().to_string(), URL).into_owned(),
         ]);
     }
     let of = |task: &SwarmTask| {

@@ -48,7 +48,7 @@ pub fn render(task: &SwarmTask, shown: Shown<'_>) -> String {
 
 fn head(task: &SwarmTask) -> String {
     let length = task.task.length.map_or("length unknown".to_owned(), |n| ByteSize(n).to_string());
-    format!("task {}  {}  {length}", task.task.id.short(), task.task.key.url)
+    format!("task {}  {}  {length}", task.task.id.short(), task.task.place())
 }
 
 fn figures(task: &SwarmTask) -> String {

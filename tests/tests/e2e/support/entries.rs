@@ -174,6 +174,25 @@ pub fn parts(file: &File) -> Vec<(u64, u64)> {
     }
 }
 
+/// A tree as who unpacks it dates it: a directory that an archive does not describe, and in which things are put and taken
+/// away, has the time of that. Such times, from `since` on, are those of `shown`.
+pub fn but_for_dates_of_unpacking(
+    unpacked: BTreeMap<PathBuf, Seen>,
+    shown: &BTreeMap<PathBuf, Seen>,
+    since: i64,
+) -> BTreeMap<PathBuf, Seen> {
+    let dated = |(path, mut seen): (PathBuf, Seen)| {
+        let other = shown.get(&path).filter(|other| other.kind == FileType::Directory);
+        if let Some(other) =
+            other.filter(|_| seen.kind == FileType::Directory && seen.modified.0 >= since)
+        {
+            seen.modified = other.modified;
+        }
+        (path, seen)
+    };
+    unpacked.into_iter().map(dated).collect()
+}
+
 /// The same below the root, as if nothing had several names: an overlay has a root of its own, and breaks hard links.
 pub fn each_alone(tree: BTreeMap<PathBuf, Seen>) -> BTreeMap<PathBuf, Seen> {
     let alone = |seen| Seen { names: None, first: PathBuf::new(), ..seen };

@@ -31,6 +31,7 @@ impl Packing {
 pub struct Layout {
     dir: PathBuf,
     layers: Vec<Value>,
+    label: Option<String>,
     diff_ids: Vec<String>,
 }
 
@@ -53,7 +54,7 @@ impl Layout {
     /// One without anything in it.
     pub fn new(dir: PathBuf) -> Self {
         put(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#);
-        Self { dir, layers: Vec::new(), diff_ids: Vec::new() }
+        Self { dir, layers: Vec::new(), label: None, diff_ids: Vec::new() }
     }
 
     /// Where it is.
@@ -98,12 +99,18 @@ impl Layout {
         self
     }
 
+    /// Has the configuration say something of the image that no layer says.
+    pub fn label(&mut self, label: &str) -> &mut Self {
+        self.label = Some(label.to_owned());
+        self
+    }
+
     /// The image of the layers so far; the descriptor of its manifest.
     pub fn image(&self, architecture: &str) -> Value {
         let config = json!({
             "architecture": architecture,
             "os": "linux",
-            "config": {},
+            "config": { "Labels": { "test": self.label } },
             "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
         });
         let config = self.blob(CONFIG, config.to_string().as_bytes());

@@ -40,6 +40,17 @@ impl Whole {
         Ok(found.freeze())
     }
 
+    /// BLAKE3 of `range`, which is read to its end; never what lies before something that was read.
+    pub async fn digest(&mut self, range: ByteRange) -> Result<[u8; 32], SourceError> {
+        self.read(ByteRange::new(range.start, range.start)).await?;
+        let mut hasher = blake3::Hasher::new();
+        while self.at < range.end {
+            let Some(part) = self.next(range.end - self.at).await? else { break };
+            hasher.update(&part);
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+
     /// At most `most` of what follows; `None` at the end.
     async fn next(&mut self, most: u64) -> Result<Option<Bytes>, SourceError> {
         while self.ahead.is_empty() {
@@ -75,10 +86,14 @@ mod tests {
         for step in [1, 7, 512, 100_000] {
             let parts: Vec<_> = bytes.chunks(step).map(Bytes::copy_from_slice).map(Ok).collect();
             let mut whole = Whole::new(stream::iter(parts).boxed(), 100_000, &digest);
-            for wanted in [0..512, 512..1024, 5000..9000, 9000..9001, 99_990..100_512] {
+            let hashed = whole.digest(ByteRange::new(10, 300)).await.unwrap();
+            assert_eq!(hashed, *blake3::hash(&bytes[10..300]).as_bytes());
+            for wanted in [512..1024, 5000..9000, 9000..9001, 99_990..100_512] {
                 let read = whole.read(ByteRange::new(wanted.start, wanted.end)).await.unwrap();
                 assert_eq!(read, bytes[wanted.start as usize..wanted.end.min(100_000) as usize]);
             }
+            let hashed = whole.digest(ByteRange::new(100_000, 100_000)).await.unwrap();
+            assert_eq!(hashed, *blake3::hash(b"").as_bytes());
             assert_eq!(whole.finish().await.unwrap(), digest, "{step}");
         }
     }

@@ -1,0 +1,154 @@
+//! What moves between versions of an image, and between images that have layers in common (decision 33).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dfs_tests::registry::Guard;
+use dfs_tests::{Cluster, Registry};
+
+use crate::support::images::{Layout, Packing, here};
+use crate::support::ledger::Account;
+use crate::support::trees::{noise, put};
+use crate::support::{Agent, Expected, Place, binaries};
+
+/// Files of the layer that is built anew, and bytes of each.
+const FILES: usize = 100;
+const FILE_BYTES: usize = 90_000;
+
+/// A layer of files, in which the first `changed` of them are others.
+fn built(place: &Place, name: &str, changed: usize) -> PathBuf {
+    let dir = place.dir(name);
+    for number in 0..FILES {
+        let seed = number as u64 + if number < changed { 10_000 } else { 0 };
+        put(&dir.join(format!("app/part-{number:03}")), &noise(seed, FILE_BYTES));
+    }
+    dir
+}
+
+/// Bytes of the files of a mount, all of which are read.
+fn read_all(dir: &Path, changed: usize) -> u64 {
+    let mut bytes = fs::read(dir.join("base/large")).unwrap().len();
+    for number in 0..FILES {
+        let seed = number as u64 + if number < changed { 10_000 } else { 0 };
+        let read = fs::read(dir.join(format!("app/part-{number:03}"))).unwrap();
+        assert!(read == noise(seed, FILE_BYTES), "part {number}");
+        bytes += read.len();
+    }
+    bytes as u64
+}
+
+/// How often a layer was asked for as a whole or in part, by whoever does not push.
+fn fetched(registry: &Registry, layout: &Layout, layer: usize) -> usize {
+    let blob = layout.layer_digest(layer);
+    registry.requests("GET", &blob) - registry.requests_by("skopeo", "GET", &blob)
+}
+
+/// Mounts, reads everything, and takes the mount away: bytes read, and those of them that had to move.
+fn seen(agent: &Agent, url: &str, dir: PathBuf, changed: usize) -> (u64, u64) {
+    let dir = agent.mount(url, dir);
+    let bytes = read_all(&dir, changed);
+    let account = Account::of_mount(agent);
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    (bytes, account.source + account.seed + account.peers)
+}
+
+#[test]
+fn a_layer_built_anew_moves_what_differs_in_it_and_a_tag_of_the_same_layers_nothing() {
+    let place = Place::new();
+    let base = place.dir("base-layer");
+    put(&base.join("base/large"), &noise(77, 1_000_000));
+    let mut first = Layout::new(place.path("first"));
+    first.layer(&base, Packing::Gzip).layer(&built(&place, "one", 0), Packing::Gzip);
+    first.name(first.image(here()));
+    let mut second = Layout::new(place.path("second"));
+    second.layer(&base, Packing::Gzip).layer(&built(&place, "two", 1), Packing::Gzip);
+    second.name(second.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(first.dir(), "team/app:1").unwrap();
+    registry.push(second.dir(), "team/app:2").unwrap();
+    second.label("third");
+    second.name(second.image(here()));
+    registry.push(second.dir(), "team/app:3").unwrap();
+
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["a", "b"].map(|name| Agent::of(&cluster, &place, name));
+    let mount = |agent: &Agent, tag: &str, changed| {
+        let dir = place.path(&format!("mount-{}-{tag}", agent.node.name()));
+        seen(agent, &registry.url(&format!("team/app:{tag}")), dir, changed)
+    };
+    for agent in &agents {
+        let (bytes, moved) = mount(agent, "1", 0);
+        assert!(moved >= bytes, "{moved} of {bytes}: all of it is new");
+    }
+    for agent in &agents {
+        let (bytes, moved) = mount(agent, "2", 1);
+        assert!(moved * 100 <= bytes * 3, "{moved} of {bytes}");
+        assert!(moved >= FILE_BYTES as u64, "{moved}: what differs must move");
+    }
+    for (layout, layer) in [(&first, 0), (&first, 1), (&second, 1)] {
+        assert_eq!(fetched(&registry, layout, layer), 1, "layer {layer} leaves the registry once");
+    }
+    let layers = registry.requests("GET", "/blobs/");
+    for agent in &agents {
+        let (_, moved) = mount(agent, "3", 1);
+        assert_eq!(moved, 0);
+    }
+    assert_eq!(registry.requests("GET", "/blobs/") - layers, 1, "its config alone");
+}
+
+#[test]
+fn repositories_of_a_registry_share_layers_and_each_is_read_where_it_was_named() {
+    let place = Place::new();
+    let base = place.dir("base-layer");
+    put(&base.join("base/large"), &noise(77, 1_000_000));
+    let mut layout = Layout::new(place.path("layout"));
+    layout.layer(&base, Packing::Gzip).layer(&built(&place, "one", 0), Packing::Gzip);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:1").unwrap();
+    registry.push(layout.dir(), "other/app:1").unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let (bytes, _) = seen(&agent, &registry.url("team/app:1"), place.path("mount-1"), 0);
+    let (again, moved) = seen(&agent, &registry.url("other/app:1"), place.path("mount-2"), 0);
+    assert_eq!((again, moved), (bytes, 0));
+    for layer in [0, 1] {
+        assert_eq!(fetched(&registry, &layout, layer), 1);
+    }
+    let listed = agent.dfctl(&["task", "ls", "--format", "json"]).json().unwrap();
+    let tasks = listed["items"].as_array().unwrap();
+    let digest = layout.layer_digest(1).replacen(':', "/", 1);
+    let name = format!("oci-blob://{}/{digest}", registry.address());
+    let place = registry.url(&format!("team/app?blob={}", layout.layer_digest(1)));
+    let named: Vec<_> = tasks.iter().filter(|task| task["name"] == name.as_str()).collect();
+    assert!(named.iter().any(|task| task["kind"] == "blob"), "{listed}");
+    assert!(named.iter().all(|task| task["url"] == place.as_str()), "{listed}");
+}
+
+#[test]
+fn a_kept_layer_that_was_evicted_is_read_by_ranges_and_not_as_a_whole_again() {
+    let place = Place::new();
+    let base = place.dir("base-layer");
+    put(&base.join("base/large"), &noise(77, 1_000_000));
+    let mut layout = Layout::new(place.path("layout"));
+    layout.layer(&base, Packing::Gzip).layer(&built(&place, "one", 0), Packing::Gzip);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:1").unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let url = registry.url("team/app:1");
+    seen(&agent, &url, place.path("mount-1"), 0);
+    let listed = agent.dfctl(&["task", "ls", "--format", "json"]).json().unwrap();
+    let blobs = listed["items"].as_array().unwrap().iter().filter(|task| task["kind"] == "blob");
+    let blobs: Vec<_> = blobs.map(|task| task["id"].as_str().unwrap().to_owned()).collect();
+    assert!(blobs.len() >= 2, "{listed}");
+    for id in blobs {
+        agent.dfctl(&["task", "rm", &id]).done();
+    }
+    let before = registry.bytes_sent(&layout.layer_digest(1));
+    let dir = agent.mount(&url, place.path("mount-2"));
+    assert!(fs::read(dir.join("app/part-050")).unwrap() == noise(50, FILE_BYTES));
+    let sent = registry.bytes_sent(&layout.layer_digest(1)) - before;
+    let whole = (FILES * FILE_BYTES) as u64;
+    assert!((1..whole / 3).contains(&sent), "{sent} bytes of {whole} were sent");
+    read_all(&dir, 0);
+}
