@@ -131,16 +131,18 @@ impl Registry {
         }
     }
 
-    /// Bytes that it sent of what has `part` in its path.
-    pub fn bytes_sent(&self, part: &str) -> u64 {
+    /// Bytes that it sent of what has `part` in its path, in each answer of this status.
+    pub fn sent(&self, status: u16, part: &str) -> Vec<u64> {
         let log = fs::read_to_string(&self.server.log).unwrap_or_default();
         // Of the line of an answer: the request in quotes, its status, its bytes.
         let sent = |line: &str| {
             let mut quoted = line.split('"').skip(1);
             quoted.next().filter(|asked| asked.starts_with("GET") && asked.contains(part))?;
-            quoted.next()?.split_whitespace().nth(1)?.parse::<u64>().ok()
+            let mut numbers = quoted.next()?.split_whitespace();
+            numbers.next().filter(|said| *said == status.to_string())?;
+            numbers.next()?.parse::<u64>().ok()
         };
-        log.lines().filter_map(sent).sum()
+        log.lines().filter_map(sent).collect()
     }
 
     /// How often it was asked for something by this method whose path has `part` in it.

@@ -8,7 +8,6 @@ fn oddities_of_tars_are_read_as_others_read_them() {
     let long = format!("{}/{}", "d".repeat(90), "n".repeat(200));
     let dir = format!("{}/", "d".repeat(90));
     let mut tar = Tar::default();
-    tar.global(&[("comment", "of all that follows")]);
     for entry in [
         Entry::dir("./"),
         Entry::dir("./usr/").owner(3, 4),
@@ -32,7 +31,6 @@ fn oddities_of_tars_are_read_as_others_read_them() {
         Entry::block_device("usr/high", (259, 1_000_000)),
         Entry::file("usr/noted", b"noted")
             .xattr("user.plain", b"value")
-            .xattr("user.empty", b"")
             .xattr("user.with.dots and spaces", b"\0\xff=\n"),
         Entry::file("usr/able", b"able").mode(0o755).xattr(
             "security.capability",
@@ -51,6 +49,34 @@ fn oddities_of_tars_are_read_as_others_read_them() {
     tar.add(&Entry::symlink("usr/far", "cut off"));
     let layout = scene.image("odd", &[tar.end()]);
     scene.compare(&layout, "odd");
+}
+
+#[test]
+fn what_a_global_header_says_goes_for_all_that_follow() {
+    let scene = Scene::new();
+    // What unpacks the twin knows no such headers: there each entry says it.
+    let (mut tar, mut twin) = (Tar::default(), Tar::default());
+    let said = [("comment", "of a commit"), ("uid", "77"), ("mtime", "1500000000.5")];
+    let before = Entry::file("before", b"before").owner(1, 2);
+    tar.add(&before);
+    twin.add(&before);
+    tar.global(&said);
+    for entry in [
+        Entry::dir("d/"),
+        Entry::file("d/after", b"after"),
+        Entry::file("d/own", b"own").pax("uid", b"78"),
+    ] {
+        tar.add(&entry);
+        let says_own = entry.pax.iter().any(|(name, _)| name == "uid");
+        let entry = if says_own { entry } else { entry.pax("uid", b"77") };
+        twin.add(&entry.pax("mtime", b"1500000000.5"));
+    }
+    let layout = scene.image("global", &[tar.end()]);
+    let twin = scene.image("twin", &[twin.end()]);
+    let shown = entries::walk(&scene.mount(&layout, "global"));
+    let unpacked = entries::walk(&twin.unpacked(&scene.place.path("bundle-twin")));
+    let unpacked = entries::but_for_dates_of_unpacking(unpacked, &shown, i64::MAX);
+    entries::assert_same(&shown, &unpacked, Holes::Unsaid);
 }
 
 #[test]
@@ -110,23 +136,27 @@ fn a_tar_that_ends_without_its_marks_is_whole() {
 #[test]
 fn a_hard_link_may_come_before_what_it_names() {
     let scene = Scene::new();
-    let base = Tar::of(&[Entry::file("old", b"old"), Entry::file("taken", b"taken")]);
+    let base = Tar::of(&[Entry::file("taken", b"taken")]);
     let over = Tar::of(&[
         Entry::hard_link("early", "late"),
         Entry::hard_link("taken", "late"),
         Entry::hard_link("of-early", "early"),
         Entry::file("late", b"late"),
-        Entry::hard_link("replaced-later", "old"),
-        Entry::file("old", b"another"),
     ]);
     let layout = scene.image("early", &[base, over]);
     let dir = scene.mount(&layout, "early");
     for name in ["early", "taken", "of-early", "late"] {
         assert_eq!(fs::read(dir.join(name)).unwrap(), b"late", "{name}");
     }
-    assert_eq!(fs::read(dir.join("replaced-later")).unwrap(), b"old");
-    assert_eq!(fs::read(dir.join("old")).unwrap(), b"another");
     use std::os::unix::fs::MetadataExt;
     let node = |name: &str| fs::metadata(dir.join(name)).unwrap().ino();
     assert!(["early", "taken", "of-early"].iter().all(|name| node(name) == node("late")));
+}
+
+#[test]
+fn an_attribute_without_a_value_is_there() {
+    let scene = Scene::new();
+    let noted = Entry::file("noted", b"noted").xattr("user.empty", b"");
+    let dir = scene.mount(&scene.image("noted", &[Tar::of(&[noted])]), "noted");
+    assert_eq!(xattr::get(dir.join("noted"), "user.empty").unwrap(), Some(Vec::new()));
 }

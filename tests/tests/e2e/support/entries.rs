@@ -175,17 +175,17 @@ pub fn parts(file: &File) -> Vec<(u64, u64)> {
 }
 
 /// A tree as who unpacks it dates it: a directory that an archive does not describe, and in which things are put and taken
-/// away, has the time of that. Such times, from `since` on, are those of `shown`.
+/// away, has the time of that, or where it is the root the epoch. Such times, from `since` on, are those of `shown`.
 pub fn but_for_dates_of_unpacking(
     unpacked: BTreeMap<PathBuf, Seen>,
     shown: &BTreeMap<PathBuf, Seen>,
     since: i64,
 ) -> BTreeMap<PathBuf, Seen> {
     let dated = |(path, mut seen): (PathBuf, Seen)| {
+        let is_root = path.as_os_str().is_empty() && seen.modified == (0, 0);
+        let is_of_unpacking = seen.modified.0 >= since || is_root;
         let other = shown.get(&path).filter(|other| other.kind == FileType::Directory);
-        if let Some(other) =
-            other.filter(|_| seen.kind == FileType::Directory && seen.modified.0 >= since)
-        {
+        if let Some(other) = other.filter(|_| is_of_unpacking && seen.kind == FileType::Directory) {
             seen.modified = other.modified;
         }
         (path, seen)

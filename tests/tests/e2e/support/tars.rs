@@ -98,8 +98,7 @@ impl Tar {
 
     /// A header of a file that says nothing of what comes: PAX `g` of all that follow.
     pub fn global(&mut self, said: &[(&str, &str)]) {
-        let said: Vec<_> =
-            said.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+        let said = said.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
         self.extended(b'g', &said.collect::<Vec<_>>());
     }
 
