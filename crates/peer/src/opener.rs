@@ -223,7 +223,8 @@ impl Engine {
             opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
             ..ResolveOptions::default()
         };
-        let resolved = dfs_artifact::resolve(self.sources(), target, view, &options).await;
+        let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
+        let resolved = Box::pin(resolving).await;
         if let Err(error) = &resolved {
             opener.give_back(error).await;
         }
@@ -366,7 +367,7 @@ impl Engine {
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         // Only what the key pins is believed of the length.
         let recipe = Recipe { key: key.clone(), length: key.pinned_length(), origin };
-        self.open_recipe(&recipe, &Credentials::None).await.ok()
+        Box::pin(self.open_recipe(&recipe, &Credentials::None)).await.ok()
     }
 }
 

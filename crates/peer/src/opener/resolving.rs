@@ -155,7 +155,7 @@ impl CheckpointsByName {
     }
 
     pub async fn known(&self) -> Option<Checkpoints> {
-        let encoded = self.engine.kept_by_name(&self.name).await?;
+        let encoded = Box::pin(self.engine.kept_by_name(&self.name)).await?;
         Checkpoints::decode(encoded).ok()
     }
 }
