@@ -370,7 +370,7 @@ impl MountTable {
         let follower = Follower::new(self.engine.clone(), showing, counts, switcher);
         let follow = follower.handle();
         self.watchers.spawn(async move {
-            ended.run_until_cancelled(follower.run(following)).await;
+            ended.run_until_cancelled(Box::pin(follower.run(following))).await;
         });
         follow
     }
