@@ -2,7 +2,8 @@
 //! image is the tree of its files.
 //!
 //! Each layer is a task of its own, the tar that its blob unpacks to, named by registry and digest: images that share layers
-//! share these, whatever their repositories (decision 33). All of a layer is read once, and held against what the image's configuration says of it, before anything of it is shown.
+//! share these, whatever their repositories (decision 33). All of a layer is read once, and held against what the image's
+//! configuration says of it, before anything of it is shown.
 
 mod equal;
 mod layers;
@@ -216,8 +217,8 @@ impl Context<'_> {
     }
 
     /// Whether what is fetched is for everybody: then what a layer is may be believed, and is found out as it is read.
-    fn is_public(&self) -> bool {
-        self.options.domain == TaskKey::PUBLIC
+    fn is_public(&self, reference: &Located) -> bool {
+        self.options.domain == TaskKey::PUBLIC && matches!(reference, Located::Registry(_))
     }
 
     /// A tree of the files of an artifact that is no image, each a task of its own.

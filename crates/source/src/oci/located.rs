@@ -90,11 +90,11 @@ impl Located {
         }
     }
 
-    /// By what a list of layers is named that lies there, whose digest this is.
-    pub fn layers_name(&self, list: &ContentDigest) -> CanonicalUrl {
+    /// By what a list of layers is named, whose digest this is; `None` on a disk.
+    pub fn layers_name(&self, list: &ContentDigest) -> Option<CanonicalUrl> {
         match self {
-            Self::Registry(reference) => reference.layers_name(list),
-            Self::OnDisk(_) => self.blob(*list).url(),
+            Self::Registry(reference) => Some(reference.layers_name(list)),
+            Self::OnDisk(_) => None,
         }
     }
 

@@ -52,7 +52,7 @@ impl Context<'_> {
         };
         // One that cannot be used is made again.
         if let Some(index) = kept.and_then(|bytes| Index::parse(bytes).ok()) {
-            if !self.is_public() {
+            if !self.is_public(reference) {
                 // Another repository may have had it fetched.
                 self.blob_recipe(reference, &wanted.layer.blob).await?;
             }
@@ -81,7 +81,7 @@ impl Context<'_> {
         reference: &Located,
         layer: &LayerBlob,
     ) -> Result<Recipe, ResolveError> {
-        let mut recipe = match self.is_public() {
+        let mut recipe = match self.is_public(reference) {
             true => {
                 let target = self.blob_target(reference, &layer.blob.digest);
                 self.recipe_of(&target, &layer.blob, true)

@@ -32,7 +32,11 @@ impl Context<'_> {
     ) -> Result<Artifact, ResolveError> {
         let name = self.name_of_stack(reference, layers, diff_ids);
         let own = layers.iter().map(|layer| layer.blob.digest).collect();
-        if let Some(artifact) = self.kept_stack(reference, &name, &own).await? {
+        let kept = match &name {
+            Some(name) => self.kept_stack(reference, name, &own).await?,
+            None => None,
+        };
+        if let Some(artifact) = kept {
             return Ok(artifact);
         }
         // An image may have one layer several times.
@@ -50,9 +54,9 @@ impl Context<'_> {
         let order = layers.iter().zip(diff_ids);
         let order = order.filter_map(|(layer, diff_id)| places.get(&(layer.blob.digest, *diff_id)));
         let order: Vec<usize> = order.copied().collect();
-        let held = match read.iter().any(|layer| layer.is_new) {
-            true => self.held(&name, &own).await,
-            false => Vec::new(),
+        let held = match &name {
+            Some(name) if read.iter().any(|layer| layer.is_new) => self.held(name, &own).await,
+            _ => Vec::new(),
         };
         // A large image takes seconds.
         let merging = tokio::task::spawn_blocking(move || lay_over(&read, &order, &held));
@@ -66,25 +70,27 @@ impl Context<'_> {
             relocate(task, reference);
         }
         let artifact = self.finish(planned).await?;
-        if let (Some(opener), Some(index)) = (&self.options.opener, &artifact.index) {
-            opener.keep(&name, index.bytes.clone()).await;
+        if let (Some(opener), Some(name), Some(index)) =
+            (&self.options.opener, &name, &artifact.index)
+        {
+            opener.keep(name, index.bytes.clone()).await;
         }
         Ok(artifact)
     }
 
-    /// By what the index over these layers is found again.
+    /// By what the index over these layers is found again; none of an image on a disk, whose rights are those of files.
     fn name_of_stack(
         &self,
         reference: &Located,
         layers: &[LayerBlob],
         diff_ids: &[ContentDigest],
-    ) -> TaskKey {
+    ) -> Option<TaskKey> {
         let lines = layers.iter().zip(diff_ids);
         let lines = lines.map(|(layer, diff_id)| format!("{} {diff_id}\n", layer.blob.digest));
         let list = ContentDigest::sha256(lines.collect::<String>().as_bytes());
         let version = Validator { version: Some(FORMAT.to_owned()), ..Validator::default() };
         let key = self.key(TaskKind::Index, &self.target, version);
-        TaskKey { url: reference.layers_name(&list), ..key }
+        Some(TaskKey { url: reference.layers_name(&list)?, ..key })
     }
 
     /// The index over the same layers that was made before; `None` where there is none, or what it points into cannot be
@@ -101,7 +107,7 @@ impl Context<'_> {
         let digests = index.spaces().iter().filter_map(|space| named_digest(&space.key.url));
         let (mine, others): (BTreeSet<_>, BTreeSet<_>) =
             digests.partition(|digest| own.contains(digest));
-        if !self.is_public() {
+        if !self.is_public(reference) {
             self.ask_for(reference, &mine).await?;
         }
         if self.ask_for(reference, &others).await.is_err() {
