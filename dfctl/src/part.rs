@@ -201,24 +201,31 @@ impl PartFile {
         }
         // A name that is taken, by whatever, is left alone: then the bytes are copied.
         let draft = draft_name(&self.name);
-        let Ok(file) = self.link(content, &draft) else {
+        let Ok((file, there)) = self.link(content, &draft) else {
             // Another file system, or one without links.
             return Ok(false);
         };
-        let renamed = rustix::fs::renameat(self.dir.fd(), &draft, self.dir.fd(), &self.part);
-        if renamed.is_err() {
+        let own = std::mem::replace(&mut self.file, Arc::new(file));
+        let size = std::mem::replace(&mut self.size, there);
+        // Marked before it has the name: who is killed in between leaves no part file that the next one does not know.
+        let named = self.mark().and_then(|()| {
+            let dir = self.dir.fd();
+            rustix::fs::renameat(&dir, &draft, &dir, &self.part).map_err(io::Error::from)
+        });
+        if named.is_err() {
+            let content = std::mem::replace(&mut self.file, own);
+            self.size = size;
+            // As it was found; a mark behind its end is of no meaning to whoever keeps it.
+            let _ = content.set_len(there);
             self.unlink_name(&draft);
             return Ok(false);
         }
-        self.size = file.metadata()?.len();
-        self.file = Arc::new(file);
-        self.mark()?;
         Ok(true)
     }
 
     /// The file at `content` under the name `draft` too: locked, of the group that files have here, and as private
-    /// or public as a part file.
-    fn link(&self, content: &Path, draft: &OsStr) -> io::Result<File> {
+    /// or public as a part file. Also how long it is.
+    fn link(&self, content: &Path, draft: &OsStr) -> io::Result<(File, u64)> {
         let dir = self.dir.fd();
         rustix::fs::linkat(rustix::fs::CWD, content, &dir, draft, AtFlags::empty())?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -236,7 +243,7 @@ impl PartFile {
                 rustix::fs::fchown(&file, None, Some(Gid::from_raw(like.gid())))?;
             }
             file.set_permissions(like.permissions())?;
-            Ok(file)
+            Ok((file, status.len()))
         });
         if ready.is_err() {
             self.unlink_name(draft);

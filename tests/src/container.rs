@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -38,7 +39,9 @@ impl Container {
     /// Prepares one with its bundle and its log below `dir`; nothing runs yet.
     pub fn new(dir: &Path, inside: &Inside<'_>) -> Result<Self, Failure> {
         let failed = || Failure::of("cannot make a bundle");
-        let name = format!("dfs-e2e-{}", std::process::id());
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("dfs-e2e-{}-{number}", std::process::id());
         let bundle = dir.join("bundle");
         for place in ["proc", "dev", "usr", "lib", "lib64", "etc", "programs", "tmp"] {
             fs::create_dir_all(bundle.join("rootfs").join(place)).map_err(failed())?;

@@ -78,10 +78,10 @@ impl KeepWhatIsRead {
     }
 }
 
-/// Whether a layer is not the one that its image says.
+/// Whether a layer is not the one that its image says, or may be another: it broke before all of it was compared.
 fn is_other_layer(error: &ResolveError) -> bool {
     let ResolveError::Image { source, .. } = error else { return false };
-    matches!(**source, ImageError::OtherLayer { .. })
+    matches!(**source, ImageError::OtherLayer { .. } | ImageError::Tar { .. })
 }
 
 #[async_trait]

@@ -230,9 +230,11 @@ impl Pusher {
             // Behind what speaks TLS for it, a registry does not know by which scheme it was asked.
             let _ = url.set_scheme(own.scheme());
         }
+        let plain = &self.asker.access.plain;
         match url.scheme() {
             "https" => Ok(url),
-            "http" if self.asker.access.plain.has(url.authority()) => Ok(url),
+            // Who is asked over TLS sends nobody to what is plain here, such as services of this machine.
+            "http" if own.scheme() == "http" && plain.has(url.authority()) => Ok(url),
             _ => Err(bad("a place that is not asked over TLS")),
         }
     }
@@ -264,7 +266,7 @@ impl Upload<'_> {
             Stage::Nothing if self.is_there().await? => Ok(Ok(Put::There)),
             Stage::Nothing => self.begin().await,
             Stage::Unsure(url) => self.look(url).await.map(Err),
-            Stage::At(url, offset) if offset < self.length => self.send(url, offset).await.map(Err),
+            Stage::At(url, offset) if offset < self.length => self.send(url, offset).await,
             Stage::At(url, _) => self.finish(url).await,
         }
     }
@@ -308,6 +310,8 @@ impl Upload<'_> {
         match answer.status() {
             201 if self.from.is_some() => return Ok(Ok(Put::Mounted)),
             202 => {}
+            // Nobody asked for the other repository by name: without it the registry may take the blob itself.
+            400..=428 if self.from.take().is_some() => return Ok(Err(Stage::Nothing)),
             _ => return Err(self.pusher.refused(answer).await),
         }
         let shortest = answer.headers().get(MIN_PART).and_then(|value| value.to_str().ok());
@@ -320,7 +324,7 @@ impl Upload<'_> {
         Ok(Err(Stage::At(self.pusher.location(&answer)?, 0)))
     }
 
-    async fn send(&mut self, url: Url, offset: u64) -> Result<Stage, SourceError> {
+    async fn send(&mut self, url: Url, offset: u64) -> Result<Result<Put, Stage>, SourceError> {
         let range = ByteRange::at(offset, self.part.min(self.length - offset));
         let bytes = self.content.part(range).await?;
         if bytes.len() as u64 != range.len() {
@@ -332,18 +336,19 @@ impl Upload<'_> {
         let answer = self.ask(url.clone(), &ask).await?;
         match answer.status() {
             201 | 202 | 204 => {
-                let there = reached(answer.headers()).filter(|there| *there > offset);
-                let there = there.unwrap_or(range.end);
-                if there > range.end {
-                    return Err(self
-                        .pusher
-                        .malformed("the registry has more than was sent".into()));
+                let next = self.pusher.location(&answer)?;
+                match reached(answer.headers()).unwrap_or(range.end) {
+                    there if there > range.end => {
+                        Err(self.pusher.malformed("the registry has more than was sent".into()))
+                    }
+                    // None of the part: what became of it only a look tells.
+                    there if there <= offset => self.again(Stage::Unsure(next)).map(Err),
+                    there => Ok(Err(Stage::At(next, there))),
                 }
-                Ok(Stage::At(self.pusher.location(&answer)?, there))
             }
             // By what is there, it goes on at another place.
-            416 => self.again(Stage::Unsure(url)),
-            404 => self.again(Stage::Nothing),
+            416 => self.again(Stage::Unsure(url)).map(Err),
+            404 => self.again(Stage::Nothing).map(Err),
             405 | 501 if offset == 0 => self.send_whole(url).await,
             _ => Err(self.pusher.refused(answer).await),
         }
@@ -359,7 +364,7 @@ impl Upload<'_> {
     }
 
     /// To a registry that takes no parts.
-    async fn send_whole(&mut self, url: Url) -> Result<Stage, SourceError> {
+    async fn send_whole(&mut self, url: Url) -> Result<Result<Put, Stage>, SourceError> {
         if self.length > MAX_PART_BYTES {
             let reason = "the registry takes no parts, and this is too long to be sent at once";
             return Err(self.pusher.malformed(reason.to_owned()));
@@ -371,8 +376,7 @@ impl Upload<'_> {
         ask.body = bytes;
         let answer = self.ask(self.with_digest(url), &ask).await?;
         match answer.status() {
-            // It is there now, which the next look tells.
-            201 | 204 => Ok(Stage::Nothing),
+            201 | 204 => Ok(Ok(Put::Sent)),
             _ => Err(self.pusher.refused(answer).await),
         }
     }

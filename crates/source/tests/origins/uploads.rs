@@ -119,6 +119,15 @@ fn text() -> Vec<u8> {
 }
 
 async fn push(server: &Server, text: &[u8]) -> Result<(Put, u64), SourceError> {
+    push_beside(server, text, None).await
+}
+
+/// The same where another repository may have it.
+async fn push_beside(
+    server: &Server,
+    text: &[u8],
+    from: Option<&str>,
+) -> Result<(Put, u64), SourceError> {
     let registry = OciSource::new(OciOptions::default(), options(), Arc::default())?;
     let pusher = registry.pusher(&target(&format!("oci://{}/a/b:1", server.address)))?;
     let moved = std::sync::atomic::AtomicU64::new(0);
@@ -127,7 +136,7 @@ async fn push(server: &Server, text: &[u8]) -> Result<(Put, u64), SourceError> {
     };
     let content = PushContent::Bytes(text.to_vec().into());
     let blob = (ContentDigest::sha256(text), text.len() as u64);
-    let put = pusher.blob(blob, &content, None, &count).await?;
+    let put = pusher.blob(blob, &content, from, &count).await?;
     Ok((put, moved.into_inner()))
 }
 
@@ -168,8 +177,24 @@ async fn an_upload_that_is_forgotten_is_begun_anew_and_not_for_ever() {
 async fn a_registry_that_takes_no_parts_is_sent_all_at_once() {
     let text = text();
     let (server, state) = Registry::start(&[Fate::Whole], false);
-    push(&server, &text).await.unwrap();
+    let (put, moved) = push(&server, &text).await.unwrap();
+    assert_eq!((put, moved), (Put::Sent, LENGTH as u64));
     assert!(state.lock().unwrap().blob.as_deref() == Some(&text[..]));
+}
+
+#[tokio::test]
+async fn what_another_repository_does_not_give_away_is_sent() {
+    for status in [400, 403, 404, 405] {
+        let state = Arc::new(Mutex::new(State::default()));
+        let registry = Registry { fates: Vec::new(), for_ever: false, state: Arc::clone(&state) };
+        let server = Server::start(move |_, request| match request.path.contains("mount=") {
+            true => plain(status, &[]),
+            false => registry.answer(request),
+        });
+        let (put, _) = push_beside(&server, b"bytes", Some("other/app")).await.unwrap();
+        assert_eq!(put, Put::Sent, "{status}");
+        assert!(state.lock().unwrap().blob.as_deref() == Some(&b"bytes"[..]));
+    }
 }
 
 #[tokio::test]

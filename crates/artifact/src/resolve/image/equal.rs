@@ -85,7 +85,7 @@ pub(super) fn worth(
         // Of equals the one that was read last.
         let best = gains.rev().max_by_key(|(_, gain)| *gain).filter(|(_, gain)| *gain > 0);
         let Some((best, _)) = best else { break };
-        let best = held.swap_remove(best);
+        let best = held.remove(best);
         sought.retain(|content| !best.files.contains_key(content));
         chosen.push(best);
     }

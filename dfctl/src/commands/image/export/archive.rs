@@ -92,9 +92,10 @@ impl ArchiveWriter {
         self.member("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         self.file.write_all(&[0; 2 * RECORD as usize])?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
         let placed: io::Result<File> =
             file.persist_noclobber(&self.path).map_err(|error| error.error);
-        placed?.sync_all()
+        placed.map(drop)
     }
 }
 

@@ -43,7 +43,14 @@ impl LayoutWriter {
             Err(error) if error.kind() == io::ErrorKind::NotFound => empty_index(),
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { dir: dir.to_owned(), index, under_way: None })
+        let writer = Self { dir: dir.to_owned(), index, under_way: None };
+        if is_empty {
+            // A run that is cut off leaves a layout, into which the next one goes on.
+            let mark = writer.put(MARK, br#"{"imageLayoutVersion":"1.0.0"}"#);
+            let named = mark.and_then(|()| writer.put(INDEX, writer.index.to_string().as_bytes()));
+            named.map_err(failed)?;
+        }
+        Ok(writer)
     }
 
     /// Whether a blob is there. What has its name has its content: it was held against it when it was written.
@@ -76,6 +83,8 @@ impl LayoutWriter {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
+        // What has the name is believed to have the content, also after a power cut.
+        file.as_file().sync_data()?;
         file.persist(path).map(drop).map_err(|error| error.error)
     }
 
@@ -88,7 +97,6 @@ impl LayoutWriter {
         let manifests = manifests.ok_or_else(broken)?;
         manifests.retain(|manifest| manifest["annotations"][NAME] != name);
         manifests.push(entry);
-        self.put(MARK, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         self.put(INDEX, self.index.to_string().as_bytes())
     }
 
