@@ -152,9 +152,11 @@ impl Opened {
         recorded.map(|()| new.iter().map(|run| run.count).sum())
     }
 
-    /// The digest of a node, of whichever layer.
+    /// The digest of a node, of whichever layer: of memory first, since what came there last was proven then, and what
+    /// the disk has of it may have rotted.
     pub(super) fn known(&self, node: Node) -> Option<Cv> {
-        self.state.node(node).or_else(|| self.upper.get()?.state.node(node))
+        let in_memory = self.upper.get().and_then(|files| files.state.node(node));
+        in_memory.or_else(|| self.state.node(node))
     }
 
     /// One past the last group that a digest may be known of.
@@ -170,16 +172,16 @@ impl Opened {
         files.state.write_nodes(known.map(|node| (node, [0; 32])))
     }
 
-    /// The digests of `run` and of all above it, that came with it and are known in memory alone, go to the disk.
+    /// The digests of `run` and of all above it, that came with it and that the disk has not, or not so, go there.
     fn put_nodes_down(&self, files: &UpperFiles, run: GroupRange) -> io::Result<()> {
         let last = run.end().saturating_sub(1);
         let over = (0..=Node::MAX_LEVEL).flat_map(|level| {
             (run.first >> level..=last >> level).map(move |index| Node::new(level, index))
         });
-        let lacking = over.filter(|node| self.state.node(*node).is_none());
-        let nodes: Vec<_> =
-            lacking.filter_map(|node| Some((node, files.state.node(node)?))).collect();
-        self.state.write_nodes(nodes)
+        let came = over.filter_map(|node| Some((node, files.state.node(node)?)));
+        let lacking: Vec<_> =
+            came.filter(|(node, cv)| self.state.node(*node) != Some(*cv)).collect();
+        self.state.write_nodes(lacking)
     }
 
     /// The length is known from now on. The caller has locked the facts.
