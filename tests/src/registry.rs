@@ -88,13 +88,7 @@ impl Registry {
         }
         command.arg(format!("oci:{}", layout.display()));
         command.arg(format!("docker://{}/{reference}", self.address()));
-        let output = command.output();
-        let output =
-            output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
-        }
+        said(&mut command).map(drop)
     }
 
     /// Copies what it has by skopeo to a place as skopeo names it.
@@ -105,13 +99,7 @@ impl Registry {
             command.arg(format!("--src-creds={}:{}", LOGIN.0, LOGIN.1));
         }
         command.arg(format!("docker://{}/{reference}", self.address())).arg(to);
-        let output = command.output();
-        let output =
-            output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
-        }
+        said(&mut command).map(drop)
     }
 
     /// What a name stands for, as it is there.
@@ -122,13 +110,7 @@ impl Registry {
             command.arg(format!("--creds={}:{}", LOGIN.0, LOGIN.1));
         }
         command.arg(format!("docker://{}/{reference}", self.address()));
-        let output = command.output();
-        let output =
-            output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
-        }
+        said(&mut command)
     }
 
     /// Bytes that it sent of what has `part` in its path, in each answer of this status.
@@ -161,5 +143,15 @@ impl Registry {
             is_asked && quoted.last().is_some_and(|name| name.contains(agent))
         };
         log.lines().filter(is_one).count()
+    }
+}
+
+/// What skopeo prints, where it comes to a good end.
+fn said(skopeo: &mut Command) -> Result<String, Failure> {
+    let output = skopeo.output();
+    let output = output.map_err(Failure::of("skopeo is needed, `cargo xtask test` installs it"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(Failure::new(String::from_utf8_lossy(&output.stderr))),
     }
 }

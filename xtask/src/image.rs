@@ -31,6 +31,9 @@ pub const PROGRAMS: [Program; 2] = [
 /// The first file that is read.
 pub const FIRST: &str = "etc/os-release";
 
+/// The variable that names the registries which are asked without TLS.
+pub const PLAIN: &str = "DFS_OCI_PLAIN_HTTP";
+
 /// Name and tag at a registry.
 pub const NAME: &str = "bench/debian:1";
 

@@ -29,7 +29,7 @@ use dfs_tests::{Binaries, Body, Distance, Fault, Mount, Node, Origin, Registry, 
 use super::row::{Goal, Row, median};
 use super::subject::{mount_nydusd, nydus};
 use super::{Bench, measure};
-use crate::image::{FIRST, Image, NAME, PROGRAMS};
+use crate::image::{FIRST, Image, NAME, PLAIN, PROGRAMS};
 use crate::prepare;
 use crate::run::{Failure, failed, run};
 
@@ -39,9 +39,6 @@ const NAMES: &str = "/nydus-names";
 
 /// A name in the root, by which a mount is seen to be there.
 const KNOWN: &str = "usr";
-
-/// The registries that are asked without TLS.
-const PLAIN: &str = "DFS_OCI_PLAIN_HTTP";
 
 /// How narrow, how far, and how many.
 #[derive(Debug, Clone, clap::Args)]

@@ -25,14 +25,11 @@ use self::contained::{Contained, sums_of};
 use self::screen::{Line, Screen};
 use super::Format;
 use super::ledger::COPIES;
-use crate::image::{FIRST, Image, NAME, PROGRAMS};
+use crate::image::{FIRST, Image, NAME, PLAIN, PROGRAMS};
 use crate::interrupt::Interrupt;
 use crate::prepare;
 use crate::run::{Failure, failed, run};
 use crate::units::{bytes, count};
-
-/// The registries that are asked without TLS.
-const PLAIN: &str = "DFS_OCI_PLAIN_HTTP";
 
 /// What the second version has and the first has not.
 const NEW: &str = "usr/lib/python3/dist-packages/fleet.py";
