@@ -44,6 +44,7 @@ use crate::holder::{self, Holder, Own, Starting, Systemd};
 use crate::metrics;
 use crate::mount::Custody;
 use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
+use crate::snapshotter::{SnapshotError, Snapshotter};
 
 /// How long an agent that exits when idle waits for something to do.
 const QUIET: Duration = Duration::from_secs(10);
@@ -63,6 +64,9 @@ pub enum Error {
     /// Who keeps its mounts.
     #[error("the holder of its mounts cannot be used")]
     Holder(#[source] io::Error),
+    /// What it shows to containerd.
+    #[error("the snapshotter cannot be started")]
+    Snapshotter(#[source] SnapshotError),
 }
 
 impl Error {
@@ -73,6 +77,8 @@ impl Error {
             Self::Host(HostError::Medium(_)) => Fault::Usage,
             Self::Host(error) => Fault::of(error),
             Self::Holder(error) => Fault::of(error),
+            Self::Snapshotter(SnapshotError::Invalid(_)) => Fault::Usage,
+            Self::Snapshotter(error) => Fault::of(error),
         }
     }
 }
@@ -151,6 +157,14 @@ async fn start(
     keep_mounts(lifecycle.service("mounts"), agent.clone(), lifecycle.failed());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
+    if let Some(socket) = &options.snapshotter_socket {
+        let tracker = lifecycle.service("snapshotter");
+        serve_snapshotter(socket, options, &tracker, agent.clone()).await?;
+    }
+    if options.cri_socket.is_some() && options.snapshotter_socket.is_none() {
+        let why = "cri-socket is for the snapshotter: name its socket too (snapshotter-socket)";
+        return Err(Error::Snapshotter(SnapshotError::Invalid(why.to_owned())));
+    }
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
     let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent, led).await?;
     if told.exit_when_idle {
@@ -394,6 +408,33 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
         Ok::<(), TaskError>(net::serve_grpc_local(routes, listener, stop).await?)
     });
     Ok(socket)
+}
+
+async fn serve_snapshotter(
+    socket: &Path,
+    options: &Options,
+    tracker: &Tracker,
+    agent: Agent,
+) -> Result<(), Error> {
+    let snapshotter = Snapshotter::start(agent).await.map_err(Error::Snapshotter)?;
+    let serve = |name, socket: &Path, routes| {
+        let listener = LocalListener::bind(socket, SocketAccess::Owner);
+        let (listener, stop) = (listener.map_err(process::Error::from)?, tracker.token().clone());
+        tracker.spawn(name, OnFailure::StopProcess, async move {
+            Ok::<(), TaskError>(net::serve_grpc_local(routes, listener, stop).await?)
+        });
+        Ok::<(), Error>(())
+    };
+    serve("snapshots", socket, snapshotter.routes())?;
+    if let Some(socket) = &options.cri_socket {
+        serve("cri", socket, snapshotter.cri_routes(&options.containerd_socket))?;
+    }
+    let stop = tracker.token().clone();
+    tracker.spawn("given back", OnFailure::Report, async move {
+        stop.run_until_cancelled(snapshotter.keep_house()).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    Ok(())
 }
 
 /// Listens there once nobody else does.

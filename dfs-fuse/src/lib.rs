@@ -2,7 +2,8 @@
 //!
 //! Three layers, each knowing only the one below: the kernel adapter ([`mount`], with all of FUSE), the
 //! filesystem core ([`core`], inodes and reads without FUSE), and the joints to the rest of dfs
-//! ([`tree`], the index; [`content`], the bytes). [`trace`] is what is learnt from reads for the next mount.
+//! ([`tree`], the index; [`content`], the bytes). [`trace`] is what is learnt from reads for the next mount. [`snapshotter`]
+//! shows images to containerd.
 
 pub mod agent;
 pub mod assemble;
@@ -16,5 +17,6 @@ pub mod lane;
 pub mod metrics;
 pub mod mount;
 pub mod options;
+pub mod snapshotter;
 pub mod trace;
 pub mod tree;

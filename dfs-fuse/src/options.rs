@@ -28,6 +28,7 @@ Examples:
   dfs-fuse --data-dir /var/lib/dfs --cluster 127.0.0.1:4000
   dfs-fuse --data-dir ~/.cache/dfs --socket /run/dfs/me.sock --exit-when-idle
   dfs-fuse --cache-medium memory --cache-memory 4GiB
+  dfs-fuse --snapshotter-socket /run/dfs/snapshotter.sock
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -45,6 +46,17 @@ pub struct Flags {
     /// Group whose members may use the socket too, by its name or its number.
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<SocketGroup>,
+    /// Unix socket at which containerd finds a snapshotter that shows images instead of unpacking them; root alone may
+    /// use it. None is not served.
+    #[arg(long, value_name = "PATH")]
+    pub snapshotter_socket: Option<PathBuf>,
+    /// Unix socket at which a kubelet finds containerd's CRI, passed on as it is: so the snapshotter learns the pull
+    /// secrets of images. None is not served.
+    #[arg(long, value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
+    /// Unix socket at which containerd listens [default: /run/containerd/containerd.sock].
+    #[arg(long, value_name = "PATH")]
+    pub containerd_socket: Option<PathBuf>,
     /// The cluster to take part in, as host:port of its manager; repeatable. None is solo.
     #[arg(long, value_name = "ADDR")]
     pub cluster: Vec<ServiceAddress>,
@@ -172,6 +184,13 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// Group whose members may use the socket too.
     pub socket_group: Option<SocketGroup>,
+    /// Unix socket at which containerd finds a snapshotter that shows images instead of unpacking them.
+    pub snapshotter_socket: Option<PathBuf>,
+    /// Unix socket at which a kubelet finds containerd's CRI, passed on as it is: so the snapshotter learns the pull
+    /// secrets of images, and keeps them in memory.
+    pub cri_socket: Option<PathBuf>,
+    /// Unix socket at which containerd listens.
+    pub containerd_socket: PathBuf,
     /// Managers of the cluster to take part in.
     pub cluster: Vec<ServiceAddress>,
     /// Token that this machine joins the cluster with, once.
@@ -229,6 +248,9 @@ impl Default for Options {
             data_dir: PathBuf::from("/var/lib/dfs"),
             socket: None,
             socket_group: None,
+            snapshotter_socket: None,
+            cri_socket: None,
+            containerd_socket: PathBuf::from("/run/containerd/containerd.sock"),
             cluster: Vec::new(),
             join: None,
             advertise: Vec::new(),

@@ -7,6 +7,8 @@ pub mod convert;
 mod redacted;
 
 pub use generated::common::v1 as common;
+pub use generated::containerd::services::snapshots::v1 as snapshots;
+pub use generated::cri::v1 as cri;
 pub use generated::manager::v1 as manager;
 pub use generated::node::v1 as node;
 pub use generated::scheduler::v1 as scheduler;
@@ -38,6 +40,20 @@ mod generated {
     pub mod node {
         pub mod v1 {
             tonic::include_proto!("dfs.node.v1");
+        }
+    }
+    pub mod cri {
+        pub mod v1 {
+            tonic::include_proto!("runtime.v1");
+        }
+    }
+    pub mod containerd {
+        pub mod services {
+            pub mod snapshots {
+                pub mod v1 {
+                    tonic::include_proto!("containerd.services.snapshots.v1");
+                }
+            }
         }
     }
 }

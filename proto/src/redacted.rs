@@ -27,3 +27,9 @@ impl fmt::Debug for credentials::Kind {
         f.write_str("Kind(<redacted>)")
     }
 }
+
+impl fmt::Debug for crate::cri::AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthConfig(<redacted>)")
+    }
+}

@@ -19,7 +19,7 @@ use dfs_source::oci::content_name;
 use dfs_source::{Source, SourceError, Sources, Stat, StatKind, Target, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use self::image::ImageError;
+pub use self::image::{ImageError, ImageLayers, NamedLayer, image_layers};
 use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
 use crate::index::validate::space_tag;
 use crate::index::{Index, IndexError, write_index};

@@ -174,7 +174,9 @@ impl Class {
             | ImageError::Depth
             | ImageError::Write { .. }
             | ImageError::Read { .. }
-            | ImageError::Merge(_) => Self::Unsupported,
+            | ImageError::Merge(_)
+            | ImageError::NoImage => Self::Unsupported,
+            ImageError::FewerLayers { .. } => Self::NotFound,
         }
     }
 

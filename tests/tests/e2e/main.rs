@@ -67,6 +67,7 @@ mod shortage;
 mod sieges;
 mod small;
 mod snapshots;
+mod snapshotter;
 mod state;
 mod suites;
 mod support;

@@ -1,6 +1,7 @@
 //! What the tests share beside the fixtures: agents that fail their test, commands under way, small disks.
 
 pub mod canned;
+pub mod containerd;
 pub mod crowd;
 pub mod disk;
 pub mod entries;
@@ -53,7 +54,21 @@ impl Drop for Place {
         if std::thread::panicking() && std::env::var_os("E2E_KEEP").is_some() {
             self.dir.disable_cleanup(true);
             eprintln!("kept: {}", self.dir.path().display());
+            return;
         }
+        unmount_below(self.dir.path());
+    }
+}
+
+/// Takes away what killed processes have left mounted below a directory.
+fn unmount_below(dir: &Path) {
+    let Ok(dir) = dir.canonicalize() else { return };
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounted = table.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    // What was mounted last goes first.
+    for left in mounted.filter(|mounted| mounted.starts_with(&dir)).collect::<Vec<_>>().iter().rev()
+    {
+        dfs_tests::cluster::detach(left);
     }
 }
 

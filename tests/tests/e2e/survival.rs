@@ -581,7 +581,8 @@ fn a_user_who_is_not_root_has_mounts_that_survive_too() {
     let body = Body::noise(1, 3 * MIB);
     let origin = Origin::of("/d/f", body.clone()).unwrap();
     let socket = data.join("agent.sock");
-    let own = Own { data: data.clone(), socket: socket.clone(), place };
+    let (data_dir, words) = (data.clone(), Vec::new());
+    let own = Own { data: data_dir, socket: socket.clone(), words, place };
     let programs = others_programs(&own.place);
     let log = File::create(own.place.path("agent.log")).unwrap();
     let mut command = Command::new("unshare");

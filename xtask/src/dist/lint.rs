@@ -18,6 +18,10 @@ pub fn units(tree: &Path) -> Result<(), Failure> {
     command.args(["verify", "--man=no", "--recursive-errors=yes"]).arg("--root").arg(&root);
     let examples = super::package::files(&tree.join(super::package::EXAMPLES))?;
     for (from, name) in super::package::files(&tree.join(UNITS))?.into_iter().chain(examples) {
+        if let Some(unit) = name.strip_suffix(".conf") {
+            command.arg(drop_in(&dir, unit, &from)?);
+            continue;
+        }
         fs::copy(&from, dir.join(&name)).map_err(failed(&from))?;
         // A template is looked at as one of its instances.
         command.arg(name.replace("@.", "@seed."));
@@ -35,6 +39,17 @@ pub fn units(tree: &Path) -> Result<(), Failure> {
     }
     run(&mut command)?;
     fs::remove_dir_all(&root).map_err(failed(&root))
+}
+
+/// Puts a drop-in beside a unit as short as can be; the unit's name.
+fn drop_in(dir: &Path, unit: &str, from: &Path) -> Result<String, Failure> {
+    let unit = format!("{unit}.service");
+    let beside = dir.join(format!("{unit}.d"));
+    fs::create_dir_all(&beside).map_err(failed(&beside))?;
+    fs::copy(from, beside.join("dfs.conf")).map_err(failed(from))?;
+    let path = dir.join(&unit);
+    fs::write(&path, "[Service]\nExecStart=/usr/bin/dfctl version\n").map_err(failed(&path))?;
+    Ok(unit)
 }
 
 /// A Debian package.

@@ -7,6 +7,7 @@
 
 mod equal;
 mod layers;
+mod made_of;
 mod stack;
 mod whole;
 
@@ -16,6 +17,7 @@ use dfs_source::oci::{ContentDigest, Located, Named, validator};
 use dfs_source::{SourceError, Sources, Stat, Target};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+pub use self::made_of::{ImageLayers, NamedLayer, image_layers};
 use super::{Artifact, Context, Planned, ResolveError};
 use crate::erofs::{BlockSize, WriteError};
 use crate::image::artifact::ArtifactFile;
@@ -97,6 +99,17 @@ pub enum ImageError {
     /// Its layers make no tree together.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// It has fewer.
+    #[error("the image has {has} layers, and {wanted} are asked for")]
+    FewerLayers {
+        /// How many are asked for.
+        wanted: usize,
+        /// How many there are.
+        has: usize,
+    },
+    /// What has a manifest is something else.
+    #[error("it is no image: it has files, and no layers")]
+    NoImage,
 }
 
 /// Whether a target names a manifest of a registry, whose contents make a tree.
@@ -125,7 +138,12 @@ impl Context<'_> {
                 let config = self.described(&config, &manifest.config).await?;
                 let config = ImageConfig::parse(&config, &manifest, &layers);
                 let config = config.map_err(|error| self.image_error(error))?;
-                self.layers(&reference, &layers, &config.diff_ids, sources).await
+                let (wanted, has) = (reference.layers().unwrap_or(layers.len()), layers.len());
+                if wanted > has {
+                    return Err(self.image_error(ImageError::FewerLayers { wanted, has }));
+                }
+                let (layers, diff_ids) = (&layers[..wanted], &config.diff_ids[..wanted]);
+                self.layers(&reference, layers, diff_ids, sources).await
             }
             Contents::Artifact { files, .. } => self.files(&reference, &files).await,
         }

@@ -90,6 +90,14 @@ impl Located {
         }
     }
 
+    /// How many of an image's layers are meant, from the lowest; all where nothing is said, as on a disk.
+    pub fn layers(&self) -> Option<usize> {
+        match self {
+            Self::Registry(reference) => reference.layers(),
+            Self::OnDisk(_) => None,
+        }
+    }
+
     /// By what a list of layers is named, whose digest this is; `None` on a disk.
     pub fn layers_name(&self, list: &ContentDigest) -> Option<CanonicalUrl> {
         match self {

@@ -1,5 +1,6 @@
 //! What a URL names in a registry: `oci://host[:port]/repository[:tag][@digest]`, a manifest, or
-//! `oci://host[:port]/repository?blob=digest`, a blob. Pure; grammar of the OCI distribution specification 1.1.
+//! `oci://host[:port]/repository?blob=digest`, a blob. `?layers=N` behind an image is the N lowest of its layers.
+//! Pure; grammar of the OCI distribution specification 1.1.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -26,6 +27,8 @@ pub struct Reference {
     registry: String,
     repository: String,
     named: Named,
+    /// Of an image, so many of its layers alone.
+    layers: Option<u8>,
 }
 
 /// What of a repository is meant.
@@ -76,13 +79,17 @@ impl Reference {
                 "'{name}' is no repository: lower-case letters and digits, parted by '/', '.', '_' or '-'"
             ));
         }
-        let named = match (blob_of(parsed.query())?, digest, tag) {
-            (Some(blob), None, None) => Named::Blob(blob),
-            (Some(_), ..) => return Err("a blob has neither a tag nor another digest".to_owned()),
-            (None, Some(digest), _) => Named::Manifest(digest),
-            (None, None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
+        let asked = asked_of(parsed.query())?;
+        let named = match (&asked, digest, tag) {
+            (Asked::Blob(blob), None, None) => Named::Blob(*blob),
+            (Asked::Blob(_), ..) => {
+                return Err("a blob has neither a tag nor another digest".to_owned());
+            }
+            (_, Some(digest), _) => Named::Manifest(digest),
+            (_, None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        Ok(Self { registry, repository, named })
+        let layers = if let Asked::Layers(layers) = asked { Some(layers) } else { None };
+        Ok(Self { registry, repository, named, layers })
     }
 
     /// Host and port; `docker.io` by that name.
@@ -100,14 +107,24 @@ impl Reference {
         &self.named
     }
 
+    /// How many of an image's layers are meant, from the lowest; all where nothing is said.
+    pub fn layers(&self) -> Option<usize> {
+        self.layers.map(usize::from)
+    }
+
     /// A blob of the same repository.
     pub fn blob(&self, digest: ContentDigest) -> Self {
-        Self { named: Named::Blob(digest), ..self.clone() }
+        Self { named: Named::Blob(digest), layers: None, ..self.clone() }
     }
 
     /// A manifest of the same repository.
     pub fn manifest(&self, digest: ContentDigest) -> Self {
-        Self { named: Named::Manifest(digest), ..self.clone() }
+        Self { named: Named::Manifest(digest), layers: None, ..self.clone() }
+    }
+
+    /// So many of its layers, from the lowest.
+    pub fn with_layers(self, layers: u8) -> Self {
+        Self { layers: Some(layers), ..self }
     }
 
     /// By what a blob is the same in all repositories of its registry; `None` of what is no blob.
@@ -164,19 +181,31 @@ impl fmt::Display for Reference {
             Named::Tag(tag) => write!(f, ":{tag}"),
             Named::Manifest(digest) => write!(f, "@{digest}"),
             Named::Blob(digest) => write!(f, "?blob={digest}"),
-        }
+        }?;
+        self.layers.map_or(Ok(()), |layers| write!(f, "?layers={layers}"))
     }
+}
+
+/// What is said behind a repository.
+enum Asked {
+    Nothing,
+    Blob(ContentDigest),
+    Layers(u8),
 }
 
 fn digest(text: &str) -> Result<ContentDigest, String> {
     text.parse().map_err(|error: super::DigestError| error.to_string())
 }
 
-fn blob_of(query: Option<&str>) -> Result<Option<ContentDigest>, String> {
+fn asked_of(query: Option<&str>) -> Result<Asked, String> {
+    let layers = |number: &str| number.parse().ok().filter(|number: &u8| *number > 0);
     match query.map(|query| query.split_once('=')) {
-        None => Ok(None),
-        Some(Some(("blob", digest))) => self::digest(digest).map(Some),
-        Some(_) => Err("nothing but ?blob=DIGEST is known behind a repository".to_owned()),
+        None => Ok(Asked::Nothing),
+        Some(Some(("blob", digest))) => self::digest(digest).map(Asked::Blob),
+        Some(Some(("layers", number))) => layers(number)
+            .map(Asked::Layers)
+            .ok_or_else(|| "?layers= takes a number of layers, from 1 to 255".to_owned()),
+        Some(_) => Err("only ?blob=DIGEST and ?layers=N are known behind a repository".to_owned()),
     }
 }
 
@@ -239,6 +268,7 @@ mod tests {
             ("oci://[::1]:5000/a", "oci://[::1]:5000/a:latest".to_owned()),
             (&format!("oci://h/a:tag@{DIGEST}"), format!("oci://h/a@{DIGEST}")),
             (&format!("oci://h/a?blob={DIGEST}"), format!("oci://h/a?blob={DIGEST}")),
+            ("oci://h/a:1?layers=02", "oci://h/a:1?layers=2".to_owned()),
         ] {
             assert_eq!(canonical(url), spelled);
         }
@@ -263,6 +293,8 @@ mod tests {
             "oci://h/a%2fb",
             "oci://h/a?tag=x",
             "oci://h/a?blob=x",
+            "oci://h/a?layers=0",
+            "oci://h/a?layers=256",
             &format!("oci://h/a:x?blob={DIGEST}"),
             &format!("oci://h/a@{DIGEST}?blob={DIGEST}"),
             &format!("oci://h/a:{}", "x".repeat(129)),

@@ -27,7 +27,8 @@ impl Packing {
     }
 }
 
-/// A layout under way, with one image in the end.
+/// A layout under way, with one image in the end. A copy goes on in the same directory, by itself.
+#[derive(Clone)]
 pub struct Layout {
     dir: PathBuf,
     layers: Vec<Value>,

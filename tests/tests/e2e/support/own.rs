@@ -43,6 +43,8 @@ pub struct Own {
     pub place: Place,
     pub data: PathBuf,
     pub socket: PathBuf,
+    /// What it is told besides.
+    pub words: Vec<String>,
 }
 
 impl Own {
@@ -68,7 +70,15 @@ impl Own {
     fn ready(place: Place, data: &str) -> Self {
         let data = place.dir(data);
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        Self { data, socket: place.path("agent.sock"), place }
+        Self { data, socket: place.path("agent.sock"), words: Vec::new(), place }
+    }
+
+    /// One that is told more.
+    pub fn start_with(place: Place, words: &[&str]) -> Self {
+        let mut own = Self::ready(place, "data");
+        own.words = words.iter().map(|word| (*word).to_owned()).collect();
+        own.run(&binaries());
+        own
     }
 
     /// One that listens where agents do that were told nothing else: beside its data.
@@ -97,6 +107,7 @@ impl Own {
         let log = File::options().create(true).append(true).open(log).unwrap();
         command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
         command.args(["--port-pieces", "0", "--port-metrics", "0"]).env("DFS_HOLDER", "own");
+        command.args(&own.words);
         let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         // Whoever ends first, it is not left a zombie.
         thread::spawn(move || child.wait());
