@@ -157,14 +157,7 @@ async fn start(
     keep_mounts(lifecycle.service("mounts"), agent.clone(), lifecycle.failed());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
-    if let Some(socket) = &options.snapshotter_socket {
-        let tracker = lifecycle.service("snapshotter");
-        serve_snapshotter(socket, options, &tracker, agent.clone()).await?;
-    }
-    if options.cri_socket.is_some() && options.snapshotter_socket.is_none() {
-        let why = "cri-socket is for the snapshotter: name its socket too (snapshotter-socket)";
-        return Err(Error::Snapshotter(SnapshotError::Invalid(why.to_owned())));
-    }
+    serve_snapshotter(options, &lifecycle.service("snapshotter"), &agent).await?;
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
     let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent, led).await?;
     if told.exit_when_idle {
@@ -410,13 +403,19 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
     Ok(socket)
 }
 
+/// Snapshots for containerd, and its CRI for a kubelet, where these are wanted.
 async fn serve_snapshotter(
-    socket: &Path,
     options: &Options,
     tracker: &Tracker,
-    agent: Agent,
+    agent: &Agent,
 ) -> Result<(), Error> {
-    let snapshotter = Snapshotter::start(agent).await.map_err(Error::Snapshotter)?;
+    let Some(socket) = &options.snapshotter_socket else {
+        let why = "cri-socket is for the snapshotter: name its socket too (snapshotter-socket)";
+        let alone = || Error::Snapshotter(SnapshotError::Invalid(why.to_owned()));
+        return options.cri_socket.as_ref().map_or(Ok(()), |_| Err(alone()));
+    };
+    let starting = Box::pin(Snapshotter::start(agent.clone()));
+    let snapshotter = starting.await.map_err(Error::Snapshotter)?;
     let serve = |name, socket: &Path, routes| {
         let listener = LocalListener::bind(socket, SocketAccess::Owner);
         let (listener, stop) = (listener.map_err(process::Error::from)?, tracker.token().clone());

@@ -101,6 +101,9 @@ fn registry(locator: &Locator) -> Result<Reference, CliError> {
     let reference = Reference::of(&locator.target.url).map_err(unusable)?;
     match reference.named() {
         Named::Blob(_) => Err(unusable("a blob has no name of its own: name a tag".to_owned())),
+        _ if reference.layers().is_some() => {
+            Err(unusable("it names some of an image's layers, and all are pushed".to_owned()))
+        }
         Named::Tag(_) | Named::Manifest(_) => Ok(reference),
     }
 }

@@ -1,7 +1,7 @@
 //! Images for whoever starts containers from them: mounted below the agent's own data, for every user, and given back
 //! whole when nobody needs them any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,8 +39,9 @@ impl BlobTasks {
     fn of(&self, agent: &Agent, blob: &ContentDigest) -> Vec<(TaskId, u64)> {
         let (engine, digits) = (&agent.host().engine, blob.hex());
         let listed = engine.store().list();
+        let there: HashSet<TaskId> = listed.iter().map(|task| task.id).collect();
         let mut known = self.0.lock();
-        known.retain(|id, _| listed.iter().any(|task| task.id == *id));
+        known.retain(|id, _| there.contains(id));
         let mut is_of = |id: &TaskId| {
             let url = known.entry(*id).or_insert_with(|| {
                 let (info, ..) = engine.peek(id)?;
@@ -92,8 +93,8 @@ impl Agent {
             privileges: Privileges::Effective,
             programs: Programs::Start,
             by: Asker::Owner,
-            // It lies beside the store, which it must not hide.
-            data_dir: self.host().engine.store().place().to_owned(),
+            // It lies in the agent's own data, beside what is stored, which it must not hide.
+            data_dir: self.host().engine.store().place().join("tasks"),
             prefetch: Mode::Trace,
             away,
             cache_quota: None,

@@ -28,7 +28,8 @@ impl Dirs {
     /// Those below an agent's data directory, made where they are missing.
     pub fn in_dir(data_dir: &Path) -> Result<Self, SnapshotError> {
         let root = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-        let root = root.join("snapshotter");
+        // The agent knows its mounts by what their directories are really called.
+        let root = root.canonicalize().unwrap_or(root).join("snapshotter");
         // These part the layers of an overlay.
         if root.to_string_lossy().contains([':', ',', '\\']) {
             let why = format!(

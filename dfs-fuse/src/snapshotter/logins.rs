@@ -52,7 +52,9 @@ impl Logins {
         let Ok(reference) = Reference::of(&target.url) else { return target };
         let known = self.0.lock();
         let is_of = |login: &&Login| {
-            login.registry == reference.registry() && login.repository == reference.repository()
+            let is_same = login.registry == reference.registry()
+                && login.repository == reference.repository();
+            is_same && login.since.elapsed() < KEPT
         };
         match known.iter().find(is_of) {
             Some(login) => target.with_credentials(login.credentials.clone()),

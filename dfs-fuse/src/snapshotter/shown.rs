@@ -102,6 +102,8 @@ impl Shown {
             digest: blob.to_string(),
         };
         self.pulled.lock().insert(top.clone(), Instant::now());
+        // Whoever waits looks after it from now on: it may be given up.
+        self.wanted.notify_one();
         let turn = self.turn(&top).await;
         let whole = of_number(count, &named.blob);
         if let Err(error) = self.show_now(&top, &whole).await {

@@ -214,7 +214,8 @@ fn is_host(host: &str) -> bool {
         return address.parse::<Ipv6Addr>().is_ok();
     }
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    !host.is_empty() && host.bytes().all(known)
+    // No label is empty: such a host is none, or another spelling of one.
+    host.bytes().all(known) && host.split('.').all(|label| !label.is_empty())
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -284,6 +285,9 @@ mod tests {
             "oci://h/A",
             "oci://h/a/",
             "oci://h//a",
+            "oci://../a",
+            "oci://h..test/a",
+            "oci://h./a",
             "oci://h/a..b",
             "oci://h/a___b",
             "oci://h/-a",

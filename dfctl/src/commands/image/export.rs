@@ -186,6 +186,9 @@ fn located(locator: &Locator) -> Result<Located, CliError> {
     match located.named() {
         Named::Blob(_) => Err(unusable("it is a blob, not an image".to_owned())
             .hint("dfctl get URL?blob=DIGEST -o FILE")),
+        _ if located.layers().is_some() => {
+            Err(unusable("it names some of an image's layers, and all are copied".to_owned()))
+        }
         Named::Tag(_) | Named::Manifest(_) => Ok(located),
     }
 }
