@@ -59,7 +59,7 @@ impl Agent {
     /// Of what layers an image is made.
     pub(crate) async fn image_layers(&self, target: &Target) -> Result<ImageLayers, CallError> {
         let target = self.complete(target, Asking::Own).await?;
-        let layers = image_layers(self.host().engine.sources(), &target).await;
+        let layers = Box::pin(image_layers(self.host().engine.sources(), &target)).await;
         layers.map_err(|error| Arc::new(OpenUrlError::from(error)).into())
     }
 

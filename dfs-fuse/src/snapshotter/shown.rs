@@ -163,7 +163,7 @@ impl Shown {
         made.map_err(|source| {
             MountTableError::Mount(crate::mount::MountError::Refused { dir: dir.clone(), source })
         })?;
-        self.agent.mount_image(&self.logins.with(target), dir).await
+        Box::pin(self.agent.mount_image(&self.logins.with(target), dir)).await
     }
 
     /// Takes away what is mounted there.
