@@ -21,6 +21,9 @@ const STARGZ: (&str, &str, Option<&str>) = (
     None,
 );
 
+/// Longest name of an image, or of a layer, that is looked at.
+const MAX_NAME: usize = 1024;
+
 /// A layer as whoever pulls it names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -53,6 +56,9 @@ fn named(
     blob: &str,
     manifest: Option<&str>,
 ) -> Result<Named, String> {
+    if [chain, reference, blob].iter().any(|name| name.len() > MAX_NAME) {
+        return Err(format!("a name of an image or a layer has {MAX_NAME} bytes at most"));
+    }
     let digest = |text: &str| text.parse::<ContentDigest>().map_err(|error| error.to_string());
     let target = Target::parse(&format!("oci://{reference}")).map_err(|error| error.to_string())?;
     let mut image = Reference::of(&target.url)?;
@@ -100,7 +106,9 @@ mod tests {
         assert!(Named::of(&labels(&[])).is_none());
         assert!(Named::of(&labels(&[(TARGET, A)])).is_none());
         assert!(Named::of(&labels(&[(CRI.0, "h/a:1"), (CRI.1, B)])).is_none());
-        for (reference, blob) in [("h/A:1", B), ("h/a:1", "sha256:0"), ("", B), ("../x", B)] {
+        let long = format!("h/{}", "a/".repeat(MAX_NAME));
+        let named = [("h/A:1", B), ("h/a:1", "sha256:0"), ("", B), ("../x", B), (&*long, B)];
+        for (reference, blob) in named {
             let labels = labels(&[(TARGET, A), (CRI.0, reference), (CRI.1, blob)]);
             assert!(Named::of(&labels).unwrap().is_err(), "{reference} {blob}");
         }

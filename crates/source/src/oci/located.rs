@@ -277,6 +277,7 @@ mod tests {
     fn an_image_has_one_spelling_wherever_it_is() {
         for (url, spelled) in [
             ("oci://h/a", "oci://h/a:latest".to_owned()),
+            ("oci://h/a?layers=2", "oci://h/a:latest?layers=2".to_owned()),
             ("oci-layout:///a/b/", "oci-layout:///a/b".to_owned()),
             ("oci-layout:///a/../b?name=v1", "oci-layout:///b?name=v1".to_owned()),
             (
