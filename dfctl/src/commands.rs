@@ -21,6 +21,7 @@ mod mount;
 mod mounts;
 mod preheat;
 mod push;
+mod runtime;
 mod saving;
 mod scheduler;
 mod served;
@@ -74,6 +75,9 @@ pub enum Command {
     /// Look at how the cluster decides who sends what to whom
     #[command(subcommand)]
     Scheduler(scheduler::Command),
+    /// Have container runtimes pull through the node agent
+    #[command(subcommand)]
+    Runtime(runtime::Command),
     Why(why::Args),
     Top(top::Args),
     Explain(explain::Args),
@@ -115,6 +119,7 @@ impl Command {
             Self::Config(command) => command.run(context),
             Self::Doctor(args) => Box::pin(doctor::run(args, context)).await,
             Self::Scheduler(command) => command.run(context).await,
+            Self::Runtime(command) => command.run(context).await,
             Self::Why(args) => why::run(args, context).await,
             Self::Top(args) => top::run(args, context).await,
             Self::Explain(args) => explain::run(args, context),

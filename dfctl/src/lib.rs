@@ -27,6 +27,7 @@ mod output;
 mod part;
 mod reach;
 mod replace;
+mod runtime;
 mod settings;
 mod transfer;
 

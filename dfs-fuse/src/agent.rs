@@ -236,7 +236,7 @@ impl Agent {
     }
 
     /// Opens what a target names: nothing of it goes as long as what comes with it lives.
-    async fn hold(
+    pub(crate) async fn hold(
         &self,
         question: &Question,
     ) -> Result<Result<(Arc<OpenArtifact>, Vec<UseGuard>), ReadError>, Arc<OpenUrlError>> {
@@ -328,7 +328,7 @@ impl Agent {
         }
     }
 
-    fn enter(&self) -> Busy {
+    pub(crate) fn enter(&self) -> Busy {
         self.inner.works.enter()
     }
 

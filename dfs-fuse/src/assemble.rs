@@ -41,10 +41,11 @@ use crate::agent::cluster::{self, NamedManager};
 use crate::agent::{self, Agent, AgentFacts, Ending};
 use crate::holder::process::HolderError;
 use crate::holder::{self, Holder, Own, Starting, Systemd};
-use crate::metrics;
+use crate::metrics::{self, Counted};
 use crate::mount::Custody;
 use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
 use crate::snapshotter::{SnapshotError, Snapshotter};
+use crate::web::{self, Mirror, MirrorError};
 
 /// How long an agent that exits when idle waits for something to do.
 const QUIET: Duration = Duration::from_secs(10);
@@ -61,6 +62,9 @@ pub enum Error {
     /// Store, identity, sources.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The mirror of registries.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     /// Who keeps its mounts.
     #[error("the holder of its mounts cannot be used")]
     Holder(#[source] io::Error),
@@ -76,6 +80,8 @@ impl Error {
             Self::Process(error) => error.fault(),
             Self::Host(HostError::Medium(_)) => Fault::Usage,
             Self::Host(error) => Fault::of(error),
+            Self::Mirror(MirrorError::Open { .. }) => Fault::Usage,
+            Self::Mirror(error) => Fault::of(error),
             Self::Holder(error) => Fault::of(error),
             Self::Snapshotter(SnapshotError::Invalid(_)) => Fault::Usage,
             Self::Snapshotter(error) => Fault::of(error),
@@ -123,6 +129,9 @@ async fn start(
     data_dir: &DataDir,
     lifecycle: &mut Lifecycle,
 ) -> Result<RunInfo, Error> {
+    if let Some(mirror) = told.own.mirror() {
+        mirror.check()?;
+    }
     let holder = holder(&told.own.holder, data_dir.path())?;
     let engine = lifecycle.service("engine");
     let security = secure(&mut told.own, data_dir, &lifecycle.service("certificate")).await?;
@@ -159,7 +168,11 @@ async fn start(
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
     serve_snapshotter(options, &lifecycle.service("snapshotter"), &agent).await?;
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
-    let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent, led).await?;
+    let mirror = serve_mirror(options, &lifecycle.service("mirror"), &agent).await?;
+    let counts = mirror.as_ref().map(|(counts, _)| Arc::clone(counts));
+    let counted = Counted { led: led.unwrap_or_default(), mirror: counts.unwrap_or_default() };
+    let metrics_at =
+        serve_admin(&told.shared, &lifecycle.service("admin"), &agent, counted).await?;
     if told.exit_when_idle {
         stop_when_idle(lifecycle, agent.clone());
     }
@@ -167,10 +180,14 @@ async fn start(
     tracing::info!(
         host = %agent.host().info.id, pieces = %pieces_at, socket = %socket.display(), "started"
     );
-    Ok(RunInfo::of_this_process("node", env!("CARGO_PKG_VERSION"))
+    let info = RunInfo::of_this_process("node", env!("CARGO_PKG_VERSION"))
         .with_address("pieces", pieces_at)
         .with_address("metrics", metrics_at)
-        .with_socket(&socket))
+        .with_socket(&socket);
+    Ok(match mirror {
+        Some((_, mirror_at)) => info.with_address("mirror", mirror_at),
+        None => info,
+    })
 }
 
 /// Who this node is to others, settled before it opens a port: by the certificate that it has, or gets for a token. It
@@ -454,14 +471,39 @@ async fn bound_in_time(socket: &Path, access: SocketAccess) -> LocalListener {
     }
 }
 
+/// Pulls of container runtimes; what it counts, and where it listens.
+async fn serve_mirror(
+    options: &Options,
+    tracker: &Tracker,
+    agent: &Agent,
+) -> Result<Option<(Arc<web::Counts>, SocketAddr)>, Error> {
+    let Some(options) = options.mirror() else { return Ok(None) };
+    let address = options.listen;
+    let bind = |source| {
+        let service = "mirror".to_owned();
+        process::Error::from(NetError::Bind { service, address, source })
+    };
+    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    let at = listener.local_addr().map_err(process::Error::from)?;
+    let mirror = Mirror::new(agent.clone(), options)?;
+    let counts = Arc::clone(mirror.counts());
+    tracker.spawn(
+        "mirror",
+        OnFailure::StopProcess,
+        mirror.serve(listener, tracker.token().clone()),
+    );
+    tracing::info!(%at, "registries are mirrored");
+    Ok(Some((counts, at)))
+}
+
 async fn serve_admin(
     options: &process::Options,
     tracker: &Tracker,
     agent: &Agent,
-    led: Option<Led>,
+    counted: Counted,
 ) -> Result<SocketAddr, process::Error> {
     let mut metrics = Metrics::new();
-    metrics::install(&mut metrics, agent, led.unwrap_or_default());
+    metrics::install(&mut metrics, agent, counted);
     let readiness = Readiness::default();
     let check = readiness.check("agent");
     check.ready();

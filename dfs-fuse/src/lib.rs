@@ -3,7 +3,7 @@
 //! Three layers, each knowing only the one below: the kernel adapter ([`mount`], with all of FUSE), the
 //! filesystem core ([`core`], inodes and reads without FUSE), and the joints to the rest of dfs
 //! ([`tree`], the index; [`content`], the bytes). [`trace`] is what is learnt from reads for the next mount. [`snapshotter`]
-//! shows images to containerd.
+//! shows images to containerd, and [`web`] is what others than the kernel are served.
 
 pub mod agent;
 pub mod assemble;
@@ -20,3 +20,4 @@ pub mod options;
 pub mod snapshotter;
 pub mod trace;
 pub mod tree;
+pub mod web;

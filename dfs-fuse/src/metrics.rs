@@ -1,7 +1,7 @@
 //! Everything the node agent counts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_leader::delegate::Led;
 use dfs_peer::host::Host;
@@ -9,6 +9,7 @@ use dfs_service::metrics::Metrics;
 use parking_lot::Mutex;
 
 use crate::agent::Agent;
+use crate::web::Counts;
 
 dfs_service::metrics! {
     /// What a node agent counts.
@@ -61,6 +62,12 @@ dfs_service::metrics! {
         follow_switches: Counter[Count],
         /// Times that the target of a mount could not be looked up, or what it names by now not be shown.
         follow_failures: Counter[Count],
+        /// Requests of container runtimes that the mirror of registries answered.
+        mirror_answers: Counter[Count],
+        /// Bytes of blobs that the mirror gave, by where they came from: task (the cache and the swarm), registry (passed on).
+        mirror_given: Counter[Bytes] by ("from"),
+        /// Answers of the mirror that broke off in the middle.
+        mirror_broken: Counter[Count],
         /// Connections to parents and from children that are open.
         connections: Gauge[Count] by ("side"),
         /// Peers that broke the protocol.
@@ -93,6 +100,19 @@ struct Seen {
     quota_freed: u64,
     follow_switches: u64,
     follow_failures: u64,
+    mirror_answers: u64,
+    mirror_by_task: u64,
+    mirror_by_registry: u64,
+    mirror_broken: u64,
+}
+
+/// What is counted beside the agent.
+#[derive(Default)]
+pub struct Counted {
+    /// By whom it leads.
+    pub led: Led,
+    /// By the mirror of registries.
+    pub mirror: Arc<Counts>,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -102,14 +122,15 @@ fn grown(seen: &mut u64, now: u64) -> u64 {
 }
 
 /// Registers the metrics; they are sampled when somebody asks.
-pub fn install(metrics: &mut Metrics, agent: &Agent, led: Led) {
+pub fn install(metrics: &mut Metrics, agent: &Agent, counted: Counted) {
     let own = AgentMetrics::register(metrics);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let agent = agent.clone();
     metrics.before_scrape(move || {
         sample(&own, &agent, &mut seen.lock());
-        own.leads.set(gauge(led.tasks() as u64));
-        own.led.set(gauge(led.hosts() as u64));
+        sample_mirror(&own, &counted.mirror, &mut seen.lock());
+        own.leads.set(gauge(counted.led.tasks() as u64));
+        own.led.set(gauge(counted.led.hosts() as u64));
     });
 }
 
@@ -157,6 +178,15 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     }
     own.connections.of(["parents"]).set(gauge(taken.open));
     own.connections.of(["children"]).set(gauge(served.open));
+}
+
+fn sample_mirror(own: &AgentMetrics, counts: &Counts, seen: &mut Seen) {
+    let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    own.mirror_answers.inc_by(grown(&mut seen.mirror_answers, now(&counts.answers)));
+    let (by_task, by_registry) = (now(&counts.by_task), now(&counts.by_registry));
+    own.mirror_given.of(["task"]).inc_by(grown(&mut seen.mirror_by_task, by_task));
+    own.mirror_given.of(["registry"]).inc_by(grown(&mut seen.mirror_by_registry, by_registry));
+    own.mirror_broken.inc_by(grown(&mut seen.mirror_broken, now(&counts.broken)));
 }
 
 fn sample_reads(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {

@@ -18,9 +18,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::holder::process::HolderFlags;
 use crate::mount::Resend;
+use crate::web::{MirrorOptions, Network, RegistryHost};
 
 /// The process's name in configuration files.
 pub const PROCESS: &str = "dfs-fuse";
+
+/// What a client means that names no registry.
+const DOCKER: &str = "docker.io";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,6 +103,19 @@ pub struct Flags {
     /// there already, as outside of a container; or off [default: own].
     #[arg(long, value_name = "HOLDER")]
     pub holder: Option<HolderChoice>,
+    /// Address at which container runtimes pull through this agent (see the guide's mirror.md), as in 127.0.0.1:4050; port 0
+    /// is a free one. No mirror when not given.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub mirror_listen: Option<SocketAddr>,
+    /// Registry that may be asked through the mirror; repeatable. Any when none is given, by clients of this machine.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub mirror_registry: Vec<RegistryHost>,
+    /// Network of other machines that may ask the mirror, as in 10.0.0.0/8; repeatable. Only this machine when none is given.
+    #[arg(long, value_name = "NETWORK")]
+    pub mirror_client: Vec<Network>,
+    /// Registry that the mirror stands for where a client names none [default: docker.io].
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub mirror_default: Option<RegistryHost>,
     /// Ends when nothing has been mounted and nothing asked for a while.
     #[arg(long)]
     #[serde(skip)]
@@ -228,6 +245,15 @@ pub struct Options {
     /// Who keeps the mounts when the agent dies: `own`, a process that it starts and that starts it again; `systemd`, where
     /// the agent is a service of it; the path of the socket of one that is there already; or `off`.
     pub holder: HolderChoice,
+    /// Address at which container runtimes pull through this agent; no mirror when not given.
+    pub mirror_listen: Option<SocketAddr>,
+    /// Registries that may be asked through the mirror; when none is named any, by clients of this machine.
+    pub mirror_registry: Vec<RegistryHost>,
+    /// Networks of other machines that may ask the mirror; where it listens for others these and the registries must be
+    /// named.
+    pub mirror_client: Vec<Network>,
+    /// The registry that the mirror stands for where a client names none; docker.io when not given.
+    pub mirror_default: Option<RegistryHost>,
     /// Whether reads that an agent had taken when it died are sent to the next one: `auto` where the kernel does that
     /// (Linux 6.9), or `off`, where each of them fails once.
     pub resend: Resend,
@@ -239,6 +265,19 @@ fn absolute<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<PathBuf>, D::Erro
     match dirs.iter().find(|dir| !dir.is_absolute()) {
         Some(dir) => Err(D::Error::custom(format!("'{}' is not an absolute path", dir.display()))),
         None => Ok(dirs),
+    }
+}
+
+impl Options {
+    /// For whom it is the mirror of registries, if it is.
+    pub fn mirror(&self) -> Option<MirrorOptions> {
+        let docker = || DOCKER.parse().expect("it is a registry's name");
+        Some(MirrorOptions {
+            listen: self.mirror_listen?,
+            registries: self.mirror_registry.clone(),
+            clients: self.mirror_client.clone(),
+            default: self.mirror_default.clone().unwrap_or_else(docker),
+        })
     }
 }
 
@@ -265,6 +304,10 @@ impl Default for Options {
             patience_seconds: 3,
             compression: Compression::Auto,
             holder: HolderChoice::Own,
+            mirror_listen: None,
+            mirror_registry: Vec::new(),
+            mirror_client: Vec::new(),
+            mirror_default: None,
             resend: Resend::Auto,
         }
     }

@@ -57,6 +57,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "docker-registry", program: "docker-registry" },
     Package { name: "skopeo", program: "skopeo" },
     Package { name: "umoci", program: "umoci" },
+    Package { name: "podman", program: "podman" },
     Package { name: "busybox-static", program: "busybox" },
     Package { name: "acl", program: "setfacl" },
     Package { name: "libcap2-bin", program: "setcap" },

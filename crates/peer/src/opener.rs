@@ -27,6 +27,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, Invariant, Priority, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
+use dfs_source::oci::is_content_name;
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -281,7 +282,8 @@ impl Engine {
         };
         let origin = Box::pin(self.origin_of(&archive, credentials)).await?;
         let kept = Kept::of(Box::pin(self.open_recipe(&archive, credentials)).await?);
-        let archive = Arc::new(Archive { kept, origin });
+        let is_shared = is_pulled(&archive, &kept.task);
+        let archive = Arc::new(Archive { kept, origin, is_shared });
         let is_unpacked = matches!(recipe.origin, OriginRecipe::Url { .. });
         if !is_unpacked {
             return Ok(dfs_artifact::open_inside(recipe, archive));
@@ -485,16 +487,29 @@ impl Origin for Kept {
     }
 }
 
+/// Whether somebody pulls an image's layer as it is packed, or did: what they get of it the registry does not send again for
+/// the tar that it unpacks to.
+fn is_pulled(archive: &Recipe, task: &Task) -> bool {
+    let is_layer = is_content_name(&archive.key.url);
+    is_layer && (task.cached_bytes() > 0 || task.is_wanted())
+}
+
 /// An archive: from its task what is there, from its origin the rest. One whose origin can only be read
-/// whole is kept whole.
+/// whole is kept whole, and one that others read too is read with them.
 struct Archive {
     kept: Kept,
     origin: Arc<dyn Origin>,
+    is_shared: bool,
 }
 
 impl Archive {
     fn task(&self) -> &Task {
         &self.kept.task
+    }
+
+    /// Whether its origin is asked for what is missing, and not its task.
+    fn asks_origin(&self) -> bool {
+        self.origin.ranges() && !self.is_shared
     }
 
     /// Bytes from the beginning on that are here.
@@ -516,7 +531,7 @@ impl Origin for Archive {
     }
 
     fn reads_a_task(&self) -> bool {
-        !self.origin.ranges()
+        !self.asks_origin()
     }
 
     fn count_in(&self, count: &RequestCount) {
@@ -525,7 +540,7 @@ impl Origin for Archive {
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
-        let ranged = self.origin.ranges();
+        let ranged = self.asks_origin();
         if !self.task().is_open() && (ranged || range.is_none()) {
             return self.origin.read(range).await;
         }

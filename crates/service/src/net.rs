@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 mod channels;
 mod group;
 mod grpc;
+mod http;
 pub(crate) mod incoming;
 mod links;
 mod local;
@@ -28,6 +29,7 @@ pub use grpc::{
     grpc_channel, grpc_channel_by_token, grpc_channel_over, grpc_channel_to, grpc_local_channel,
     grpc_pipe, grpc_server, serve_grpc, serve_grpc_local,
 };
+pub use http::{is_mirror, serve_http};
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess, published};
 pub use security::{Caller, NotJoined, Peer, Security, Trust};

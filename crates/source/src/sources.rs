@@ -12,6 +12,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Sources {
     by_scheme: Arc<BTreeMap<String, Arc<dyn Source>>>,
+    registries: Option<Arc<OciSource>>,
     counters: Arc<Counters>,
 }
 
@@ -39,6 +40,11 @@ impl Sources {
             scheme: scheme.to_owned(),
             known: self.by_scheme.keys().cloned().collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The adapter of container registries, for who passes on what their clients ask.
+    pub fn registries(&self) -> Option<&Arc<OciSource>> {
+        self.registries.as_ref()
     }
 
     /// Waits for what goes on after calls that were dropped, in all of them.
@@ -95,6 +101,7 @@ impl SourcesBuilder {
         let mut by_scheme: BTreeMap<String, Arc<dyn Source>> = BTreeMap::new();
         let over_http = self.http.is_some() || self.s3.is_some() || self.oci.is_some();
         let knows_http = self.http.is_some();
+        let mut registries = None;
         if over_http {
             let options = self.http.unwrap_or_default();
             let http = Arc::new(HttpSource::new(options, Arc::clone(&self.counters))?);
@@ -103,8 +110,9 @@ impl SourcesBuilder {
                 by_scheme.insert("s3".to_owned(), Arc::new(s3));
             }
             if let Some(options) = self.oci {
-                let oci = OciSource::over(options, http.web());
-                by_scheme.insert("oci".to_owned(), Arc::new(oci));
+                let oci = Arc::new(OciSource::over(options, http.web()));
+                by_scheme.insert("oci".to_owned(), Arc::clone(&oci) as Arc<dyn Source>);
+                registries = Some(oci);
             }
             if knows_http {
                 by_scheme.insert("http".to_owned(), Arc::clone(&http) as Arc<dyn Source>);
@@ -116,7 +124,8 @@ impl SourcesBuilder {
             by_scheme.insert("file".to_owned(), Arc::new(file));
         }
         by_scheme.extend(self.others);
-        Ok(Sources { by_scheme: Arc::new(by_scheme), counters: self.counters })
+        let (by_scheme, counters) = (Arc::new(by_scheme), self.counters);
+        Ok(Sources { by_scheme, registries, counters })
     }
 }
 

@@ -127,4 +127,25 @@ super::codes! {
         causes: ["the capacity of the cache is smaller", "other pins take the room", "the disk of the cache is full of other things"],
         next: ["dfctl cache pin 'URL!path'" => "pins a part of it", "dfctl cache ls --pins" => "shows what is pinned", "dfctl cache unpin URL" => "lets go of something",
             "dfs-fuse --capacity SIZE" => "gives the cache more room"];
+    MIRROR_REFUSED = 4151, Usage, "the registry mirror does not take this request",
+        means: "The mirror of a node agent answers what registries answer to who reads: /v2/, manifests, blobs, tags and referrers, for registries and clients that it may have. The code stands in the detail of its answer.",
+        causes: ["something was to be pushed or deleted: that goes to the registry itself", "the registry is none of those that mirror-registry names", "the client is in none of the networks that mirror-client names",
+            "the mirror was set up as an HTTP proxy", "the name of a repository, a tag or a digest is none"],
+        next: ["curl http://127.0.0.1:4050/v2/" => "says whether the mirror is there"];
+    MIRROR_UNREACHED = 4152, Source, "a registry cannot be asked through the mirror",
+        means: "The mirror asked the registry on behalf of a client and had no answer, or one that is not what its digest says. Clients that know the registry itself go there next.",
+        causes: ["the registry is away, or its name is misspelt", "it speaks plain HTTP and DFS_OCI_PLAIN_HTTP does not name it", "its certificate is of an authority that --ca-file does not name", "somebody on the way changes what it says"],
+        next: ["dfctl stat oci://HOST/REPOSITORY:TAG" => "asks the registry and says all there is to say"];
+    RUNTIME_UNFIT = 4153, Usage, "the configuration of a container runtime cannot be edited",
+        means: "What the file says is unknown to dfctl, or goes against what was to be put there. Nothing was changed.",
+        causes: ["the file is of a version that dfctl does not know", "it is broken: the runtime does not read it either", "it names mirrors in a way that excludes others", "it is a link that leads out of --root"],
+        next: ["dfctl runtime install containerd --dry-run" => "shows what would be changed", "less FILE" => "shows what it says"];
+    MIRROR_NOT_READY = 4154, Source, "no registry mirror answers",
+        means: "A container runtime is told of the mirror only once that answers. Nothing was changed.",
+        causes: ["the agent does not run", "it was started without --mirror-listen", "it listens on another address than the one given"],
+        next: ["dfs-fuse --mirror-listen 127.0.0.1:4050" => "starts an agent with a mirror", "dfctl runtime install docker --mirror ADDR" => "names another address"];
+    RUNTIME_EDITED = 4155, Other, "a file was edited where dfctl had written",
+        means: "What dfctl wrote there is not found again, so that it cannot be taken out. Nothing was changed.",
+        causes: ["somebody edited these lines", "another program wrote the file anew"],
+        next: ["less FILE" => "shows what it says: take out the lines of dfs by hand, then undo again"];
 }

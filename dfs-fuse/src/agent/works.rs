@@ -24,7 +24,7 @@ pub(super) struct Works {
 }
 
 /// A call or a work under way.
-pub(super) struct Busy(watch::Sender<usize>);
+pub struct Busy(watch::Sender<usize>);
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -38,6 +38,11 @@ fn images() {
 }
 
 #[test]
+fn the_mirror() {
+    follow("mirror.md");
+}
+
+#[test]
 fn keeping_copies() {
     follow("sync.md");
 }
@@ -63,8 +68,16 @@ fn every_page_is_followed() {
     let mut pages: Vec<_> =
         std::fs::read_dir(pages).unwrap().map(|page| page.unwrap().file_name()).collect();
     pages.sort();
-    let followed =
-        ["cluster.md", "get.md", "images.md", "mount.md", "settings.md", "sync.md", "trouble.md"];
+    let followed = [
+        "cluster.md",
+        "get.md",
+        "images.md",
+        "mirror.md",
+        "mount.md",
+        "settings.md",
+        "sync.md",
+        "trouble.md",
+    ];
     // Its settings are those of the containerd that the tests start (support/containerd.rs).
     pages.retain(|page| page != "containerd.md");
     pages.retain(|page| page != "README.md" && page != "install.md");

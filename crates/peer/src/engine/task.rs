@@ -328,6 +328,11 @@ impl Task {
         self.shared.stored.has(range.groups())
     }
 
+    /// Whether anything of it is being fetched for somebody.
+    pub fn is_wanted(&self) -> bool {
+        self.shared.busy.load(Ordering::Relaxed)
+    }
+
     /// Why nothing moves, while it does not.
     pub fn waiting_for(&self) -> Option<String> {
         self.shared.waiting_for.lock().clone()

@@ -105,7 +105,7 @@ async fn rested<T>(accepting: impl Future<Output = io::Result<T>>) -> io::Result
 
 /// The next connection that there is a place for, and that place; an error is the listener's. Nothing is lost when this
 /// is not waited for any longer.
-async fn accept(
+pub(super) async fn accept(
     listener: &TcpListener,
     places: &Arc<Places>,
 ) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {

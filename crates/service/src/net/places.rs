@@ -60,11 +60,13 @@ pub enum Serves {
     Local,
     /// Metrics and health.
     Pages,
+    /// Images, to container runtimes.
+    Mirror,
 }
 
 impl Serves {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Grpc, Self::Pieces, Self::Local, Self::Pages];
+    pub const ALL: [Self; 5] = [Self::Grpc, Self::Pieces, Self::Local, Self::Pages, Self::Mirror];
 
     /// The word for it.
     pub fn name(self) -> &'static str {
@@ -73,6 +75,7 @@ impl Serves {
             Self::Pieces => "pieces",
             Self::Local => "local",
             Self::Pages => "metrics",
+            Self::Mirror => "mirror",
         }
     }
 }

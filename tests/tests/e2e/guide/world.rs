@@ -21,7 +21,7 @@ use crate::support::{OTHERS_AWAY, Place, binary};
 const WORLD: &str = r#"
 ip link set lo up
 for place in /run /home /mnt /srv /var/lib; do mount -t tmpfs -o mode=0755 guide "$place"; done
-mkdir /home/ada /srv/www
+mkdir /home/ada /srv/www /srv/machine
 mount --bind "$SESSION/site" /srv/www
 printf '127.0.0.1 localhost files.example\n' > "$SESSION/hosts"
 mount --bind "$SESSION/hosts" /etc/hosts

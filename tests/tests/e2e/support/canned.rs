@@ -30,6 +30,13 @@ impl Canned {
 
     /// Gives the answer that `answer` makes of a method and a target: all that follows `HTTP/1.1 `.
     pub fn answering(answer: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
+        Self::answering_heads(move |method, path, _| answer(method, path))
+    }
+
+    /// The same of a method, a target and the lines that follow these.
+    pub fn answering_heads(
+        answer: impl Fn(&str, &str, &[String]) -> String + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -42,6 +49,11 @@ impl Canned {
             }
         });
         Self { address, asked }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The URL of a path, as it is.
@@ -58,15 +70,18 @@ impl Canned {
 /// One request, then the connection ends.
 fn serve_one(
     stream: &TcpStream,
-    answer: &dyn Fn(&str, &str) -> String,
+    answer: &dyn Fn(&str, &str, &[String]) -> String,
     asked: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut head = Vec::new();
+    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+        head.push(line);
+    }
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     asked.lock().unwrap().push(path.to_owned());
-    let answer = answer(method, path).replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    let answer = answer(method, path, &head).replacen("\r\n", "\r\nConnection: close\r\n", 1);
     (&*stream).write_all(format!("HTTP/1.1 {answer}").as_bytes())
 }

@@ -1,0 +1,235 @@
+//! What a client of a registry asks, passed on as it is: status, head and body of the answer are the registry's own.
+//!
+//! Who asks shows what proves it, and nothing else is shown in its place: no login that is kept here. Who shows nothing is
+//! nobody, and has the token that a registry gives to everybody. Where that does not open it the answer is the
+//! registry's refusal, with what it wants of who asks. Nothing is asked twice.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dfs_model::CanonicalUrl;
+use reqwest::header::{HeaderMap, HeaderValue, VIA, WWW_AUTHENTICATE};
+
+use super::{ContentDigest, OciSource, Reference, challenge};
+use crate::http::Web;
+use crate::http::body::Counted;
+use crate::http::exchange::{Answer, Ask};
+use crate::http::headers::{self, ContentRange};
+use crate::{Action, Attempt, Credentials, SourceError, Target};
+
+/// How requests that are passed on are known.
+pub const PASSED_ON: &str = "1.1 dfs-mirror";
+
+/// What of a registry is sought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// Whether it speaks the protocol, and what it wants of who asks.
+    Ping,
+    /// What the reference names.
+    Named,
+    /// The tags of the repository; and the query with it.
+    Tags(String),
+    /// What refers to a manifest of it; and the query with it.
+    Referrers(ContentDigest, String),
+}
+
+/// How much of an answer is sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Its head.
+    Head,
+    /// All of it.
+    All,
+}
+
+/// A request that is passed on.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Where: a registry and a repository in it.
+    pub reference: Reference,
+    /// What.
+    pub sought: Sought,
+    /// How much of it.
+    pub extent: Extent,
+    /// What the client says besides.
+    pub headers: HeaderMap,
+    /// What the client shows.
+    pub login: Credentials,
+}
+
+impl Passed {
+    fn path(&self) -> String {
+        let name = self.reference.repository();
+        let asked = |path: String, query: &str| match query.is_empty() {
+            true => path,
+            false => format!("{path}?{query}"),
+        };
+        match &self.sought {
+            Sought::Ping => "/v2/".to_owned(),
+            Sought::Named => self.reference.path(),
+            Sought::Tags(query) => asked(format!("/v2/{name}/tags/list"), query),
+            Sought::Referrers(digest, query) => {
+                asked(format!("/v2/{name}/referrers/{digest}"), query)
+            }
+        }
+    }
+
+    fn ask(&self) -> Ask {
+        let mut ask = match self.extent {
+            Extent::Head => Ask::head(),
+            Extent::All => Ask::whole(),
+        };
+        ask.headers = self.headers.clone();
+        ask.headers.insert(VIA, HeaderValue::from_static(PASSED_ON));
+        ask
+    }
+}
+
+/// A registry's answer, whatever it is.
+pub struct PassedAnswer {
+    answer: Answer,
+    web: Arc<Web>,
+    attempt: Attempt,
+    received: u64,
+}
+
+impl PassedAnswer {
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.answer.status()
+    }
+
+    /// Its head.
+    pub fn headers(&self) -> &HeaderMap {
+        self.answer.headers()
+    }
+
+    /// The length that its head tells.
+    pub fn length(&self) -> Option<u64> {
+        headers::content_length(self.headers())
+    }
+
+    /// First byte and whole length, of an answer that is a part.
+    pub fn part(&self) -> Option<(u64, Option<u64>)> {
+        let ContentRange { first, total, .. } = headers::content_range(self.headers())?;
+        Some((first, total))
+    }
+
+    /// What comes next of its body; `None` at the end, which is told from its being cut off where the head tells a length.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let Self { answer, web, attempt, received } = self;
+        let response = &mut answer.response;
+        let chunk = web.chunk(response, Counted::Content, *received, attempt).await?;
+        *received += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        Ok(chunk)
+    }
+
+    /// All of its body, at most `limit` bytes of it.
+    pub async fn gather(mut self, limit: usize) -> Result<Bytes, SourceError> {
+        self.web.gather(&mut self.answer.response, limit, &self.attempt).await
+    }
+}
+
+impl OciSource {
+    /// Asks what a client asks.
+    pub async fn pass(&self, passed: &Passed) -> Result<PassedAnswer, SourceError> {
+        let access = &self.0;
+        let reference = &passed.reference;
+        let attempt = Attempt::new(Action::Read(None), &reference.url());
+        let address = reference.address();
+        let scheme = if access.plain.has(address) { "http" } else { "https" };
+        let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", passed.path()))?;
+        let ask = passed.ask();
+        let given = |answer| {
+            let (web, attempt) = (Arc::clone(&access.web), attempt.clone());
+            PassedAnswer { answer, web, attempt, received: 0 }
+        };
+        let is_nobody = passed.login.is_none();
+        let known = access.known(reference, &passed.login).filter(|_| is_nobody);
+        let shown = known.as_ref().map_or(&passed.login, |granted| &granted.credentials);
+        let target = Target { credentials: shown.clone(), ..Target::new(url.clone()) };
+        let answer = access.web.exchange(&target, &ask, &attempt).await?;
+        let is_its_own = answer.url.origin() == url.url().origin();
+        if answer.status() != 401 || !is_nobody || !is_its_own || passed.sought == Sought::Ping {
+            return Ok(given(answer));
+        }
+        let wanted = answer.headers().get_all(WWW_AUTHENTICATE);
+        let wanted = challenge::parse(wanted.iter().filter_map(|value| value.to_str().ok()));
+        let asking = (reference, &passed.login);
+        // Where a token cannot be had the client may know better: it is told what the registry wants.
+        let Ok(Some(granted)) = access.grant(asking, &wanted, known.as_ref(), &attempt).await
+        else {
+            return Ok(given(answer));
+        };
+        drop(answer);
+        let target = Target { credentials: granted.credentials, ..Target::new(url) };
+        Ok(given(access.web.exchange(&target, &ask, &attempt).await?))
+    }
+}
+
+/// What a client shows in its `Authorization`: as it is where it is of no known kind.
+pub fn login_of(authorization: &str) -> Credentials {
+    let (scheme, rest) = authorization.trim().split_once(' ').unwrap_or((authorization, ""));
+    let rest = rest.trim();
+    match scheme {
+        _ if rest.is_empty() => {}
+        "Bearer" | "bearer" => return Credentials::Bearer(rest.into()),
+        "Basic" | "basic" => {
+            if let Some((user, password)) = basic(rest) {
+                return Credentials::Basic { user, password: password.into() };
+            }
+        }
+        _ => {}
+    }
+    Credentials::None.with_header("authorization", authorization.into())
+}
+
+fn basic(encoded: &str) -> Option<(String, String)> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(sought: Sought) -> Passed {
+        let url = CanonicalUrl::parse("oci://registry.test/team/app:1").unwrap();
+        Passed {
+            reference: Reference::of(&url).unwrap(),
+            sought,
+            extent: Extent::All,
+            headers: HeaderMap::new(),
+            login: Credentials::None,
+        }
+    }
+
+    #[test]
+    fn each_question_has_its_path() {
+        let digest = ContentDigest::sha256(b"");
+        for (sought, path) in [
+            (Sought::Ping, "/v2/".to_owned()),
+            (Sought::Named, "/v2/team/app/manifests/1".to_owned()),
+            (Sought::Tags(String::new()), "/v2/team/app/tags/list".to_owned()),
+            (Sought::Tags("n=2&last=a".to_owned()), "/v2/team/app/tags/list?n=2&last=a".to_owned()),
+            (Sought::Referrers(digest, String::new()), format!("/v2/team/app/referrers/{digest}")),
+        ] {
+            assert_eq!(passed(sought).path(), path);
+        }
+    }
+
+    #[test]
+    fn what_a_client_shows_goes_on_as_it_was_shown() {
+        for shown in ["Bearer abc.def", "Basic YWRhOmh1bnRlcjI=", "Negotiate xyz", "nonsense"] {
+            let login = login_of(shown);
+            let headers = login.headers();
+            assert_eq!((headers.len(), headers[0].1.expose()), (1, shown));
+            assert!(!format!("{login:?}").contains("hunter2"));
+        }
+        assert!(matches!(login_of("Basic YWRhOmh1bnRlcjI="), Credentials::Basic { .. }));
+        assert!(matches!(login_of("Bearer t"), Credentials::Bearer(_)));
+    }
+}

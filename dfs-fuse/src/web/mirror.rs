@@ -1,0 +1,388 @@
+//! Answers each question of a client: by asking the registry on its behalf, and for blobs from their tasks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dfs_artifact::View;
+use dfs_model::ByteRange;
+use dfs_peer::error_chain;
+use dfs_peer::opener::Purpose;
+use dfs_source::oci::{
+    ContentDigest, Extent, Hashing, MAX_DOCUMENT, Named, OciSource, Passed, PassedAnswer, Sought,
+    login_of,
+};
+use dfs_source::{Credentials, SourceError, Target};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, IF_NONE_MATCH, IF_RANGE, LINK, RANGE,
+};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Body, BodyError, CONTENT_DIGEST, answer, put};
+use super::asked::{Question, Refusal};
+use super::blob::{Blob, Counts, Opened};
+use super::guarded::Guarded;
+use super::range::Wanted;
+use super::{MirrorError, MirrorOptions};
+use crate::agent::{self, Agent};
+
+/// How long a blob may take to be opened as a task before the registry gives it itself.
+const OPENED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Longest body of an answer that is no content.
+const MAX_REFUSAL: usize = 1 << 20;
+
+/// A registry mirror; cheap to clone.
+#[derive(Clone)]
+pub struct Mirror(Arc<Inner>);
+
+struct Inner {
+    agent: Agent,
+    options: MirrorOptions,
+    registries: Arc<OciSource>,
+    guarded: Mutex<Guarded>,
+    counts: Arc<Counts>,
+}
+
+/// What the head of a request says beside what it asks for.
+struct Head {
+    /// What goes on to the registry.
+    passed: HeaderMap,
+    login: Credentials,
+    range: Option<String>,
+    if_range: Option<String>,
+}
+
+impl Head {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut passed = HeaderMap::new();
+        for name in [ACCEPT, IF_NONE_MATCH] {
+            for value in headers.get_all(&name) {
+                passed.append(&name, value.clone());
+            }
+        }
+        let login = text(AUTHORIZATION).map_or(Credentials::None, login_of);
+        let (range, if_range) = (text(RANGE), text(IF_RANGE));
+        Self { passed, login, range: range.map(Into::into), if_range: if_range.map(Into::into) }
+    }
+
+    /// The part that is asked for, of this version.
+    fn wanted(&self, digest: &ContentDigest, length: u64) -> Wanted {
+        let other = self.if_range.as_ref().is_some_and(|tag| *tag != format!("\"{digest}\""));
+        Wanted::of(self.range.as_deref().filter(|_| !other), length)
+    }
+}
+
+impl Mirror {
+    /// One over an agent that runs.
+    pub fn new(agent: Agent, options: MirrorOptions) -> Result<Self, MirrorError> {
+        options.check()?;
+        let registries = agent.host().engine.sources().registries();
+        let registries = registries.cloned().ok_or(MirrorError::OtherSource)?;
+        let (guarded, counts) = (Mutex::default(), Arc::default());
+        Ok(Self(Arc::new(Inner { agent, options, registries, guarded, counts })))
+    }
+
+    /// What it has given so far.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.0.counts
+    }
+
+    /// Answers whoever comes until `stop` is cancelled.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let answer = move |from, request| {
+            let mirror = self.clone();
+            async move { mirror.answer(from, request).await }
+        };
+        dfs_service::net::serve_http(listener, answer, stop).await
+    }
+
+    async fn answer(&self, from: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        let _busy = self.0.agent.enter();
+        self.0.counts.answers.fetch_add(1, Ordering::Relaxed);
+        let question = match self.question(from, &request) {
+            Ok(question) => question,
+            Err(refusal) => return answer::refusal(&refusal),
+        };
+        let head = Head::of(request.headers());
+        let answered = match (&question.sought, question.blob()) {
+            (Sought::Ping, _) if !question.is_named => return answer::pong(),
+            (Sought::Named, Some(digest)) => self.blob(&question, &head, digest).await,
+            (Sought::Named, None) => self.document(&question, &head).await,
+            (Sought::Ping | Sought::Tags(_) | Sought::Referrers(..), _) => {
+                self.as_it_is(&question, &head).await
+            }
+        };
+        answered.unwrap_or_else(|error| {
+            let asked = question.reference.to_string();
+            tracing::info!(asked, error = error_chain(&error), "a registry cannot be asked");
+            answer::failure(&error)
+        })
+    }
+
+    fn question(&self, from: SocketAddr, request: &Request<Incoming>) -> Result<Question, Refusal> {
+        let options = &self.0.options;
+        if !options.lets_in(from) {
+            return Err(Refusal::Client);
+        }
+        let head = (request.method(), request.uri(), request.headers());
+        let question = Question::of(head, &options.default)?;
+        match options.has(&question.registry) {
+            true => Ok(question),
+            false => Err(Refusal::OtherRegistry(question.registry)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        question: &Question,
+        head: &Head,
+        extent: Extent,
+    ) -> Result<PassedAnswer, SourceError> {
+        self.0.registries.pass(&passed(question, head, extent)).await
+    }
+
+    /// The registry's answer to what no digest names.
+    async fn as_it_is(
+        &self,
+        question: &Question,
+        head: &Head,
+    ) -> Result<Response<Body>, SourceError> {
+        let answered = self.ask(question, head, question.extent).await?;
+        let link = question.link_of(answered.headers());
+        let mut response = self.passed_on(question, answered).await?;
+        if let Some(link) = link {
+            put(response.headers_mut(), LINK, &link);
+        }
+        Ok(response)
+    }
+
+    /// An answer that is short: all of it.
+    async fn passed_on(
+        &self,
+        question: &Question,
+        answered: PassedAnswer,
+    ) -> Result<Response<Body>, SourceError> {
+        let (status, mut head) = (answer::status_of(&answered), answer::passed_head(&answered));
+        if question.extent == Extent::Head || status == StatusCode::NOT_MODIFIED {
+            if let Some(length) = answered.length() {
+                head.insert(CONTENT_LENGTH, length.into());
+            }
+            return Ok(answer(status, head, answer::nothing()));
+        }
+        let limit = if status.is_success() { MAX_DOCUMENT } else { MAX_REFUSAL };
+        let body = answered.gather(limit).await?;
+        Ok(answer(status, head, answer::bytes(body)))
+    }
+
+    /// A manifest, held against its digest.
+    async fn document(
+        &self,
+        question: &Question,
+        head: &Head,
+    ) -> Result<Response<Body>, SourceError> {
+        let mut answered = self.ask(question, head, question.extent).await?;
+        let told = told_digest(&answered);
+        if question.extent == Extent::Head && answered.status() == 200 && told.is_none() {
+            // It does not say in its head which version it is.
+            answered = self.ask(question, head, Extent::All).await?;
+        }
+        if answered.status() != 200 {
+            return self.passed_on(question, answered).await;
+        }
+        let named = match question.reference.named() {
+            Named::Manifest(digest) => Some(*digest),
+            Named::Tag(_) | Named::Blob(_) => None,
+        };
+        if let (Some(named), Some(told)) = (named, told)
+            && named != told
+        {
+            return Ok(other_content(&told, &named));
+        }
+        if question.extent == Extent::Head && told.is_some() {
+            return self.passed_on(question, answered).await;
+        }
+        let mut response_head = answer::passed_head(&answered);
+        let body = answered.gather(MAX_DOCUMENT).await?;
+        let expected = named.or(told);
+        let mut hashing = Hashing::like(&expected.unwrap_or(ContentDigest::Sha256([0; 32])));
+        hashing.update(&body);
+        let actual = hashing.finish();
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
+            return Ok(other_content(&actual, &expected));
+        }
+        put(&mut response_head, CONTENT_DIGEST, &actual.to_string());
+        response_head.insert(CONTENT_LENGTH, body.len().into());
+        let body = match question.extent {
+            Extent::Head => answer::nothing(),
+            Extent::All => answer::bytes(body),
+        };
+        Ok(answer(StatusCode::OK, response_head, body))
+    }
+
+    /// A blob, or a part of it. That the client may have it the registry says, each time.
+    async fn blob(
+        &self,
+        question: &Question,
+        head: &Head,
+        digest: ContentDigest,
+    ) -> Result<Response<Body>, SourceError> {
+        let seen = self.ask(question, head, Extent::Head).await?;
+        let length = seen.length().filter(|_| seen.status() == 200);
+        let Some(length) = length else {
+            return match question.extent {
+                Extent::Head => self.passed_on(question, seen).await,
+                Extent::All => self.whole(question, head, digest).await,
+            };
+        };
+        if let Some(told) = told_digest(&seen).filter(|told| *told != digest) {
+            return Ok(other_content(&told, &digest));
+        }
+        let mut answered = answer::blob_head(&seen, &digest, length);
+        if question.extent == Extent::Head {
+            return Ok(answer(StatusCode::OK, answered, answer::nothing()));
+        }
+        drop(seen);
+        let (status, wanted) = match head.wanted(&digest, length) {
+            Wanted::All => (StatusCode::OK, ByteRange::new(0, length)),
+            Wanted::Part(part) => {
+                let range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+                put(&mut answered, CONTENT_RANGE, &range);
+                answered.insert(CONTENT_LENGTH, part.len().into());
+                (StatusCode::PARTIAL_CONTENT, part)
+            }
+            Wanted::Beyond => {
+                put(&mut answered, CONTENT_RANGE, &format!("bytes */{length}"));
+                answered.remove(CONTENT_LENGTH);
+                return Ok(answer(StatusCode::RANGE_NOT_SATISFIABLE, answered, answer::nothing()));
+            }
+        };
+        let opened = self.open(question, &head.login, length).await;
+        let registry = (Arc::clone(&self.0.registries), passed(question, head, Extent::All));
+        let counts = Arc::clone(&self.0.counts);
+        let blob = Blob::new(registry, opened, (digest, length), wanted, counts);
+        Ok(answer(status, answered, blob.into_body()))
+    }
+
+    /// The blob as its task: that of everybody where the registry gives it to everybody, else that of who has a login.
+    async fn open(&self, question: &Question, login: &Credentials, length: u64) -> Option<Opened> {
+        let reference = &question.reference;
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        let is_guarded = self.0.guarded.lock().has(&repository, Instant::now());
+        if login.is_none() || !is_guarded {
+            match self.open_as(question, &Credentials::None).await {
+                Ok(opened) => return fitting(opened, length),
+                Err(why) if login.is_none() => return untaken(question, &why),
+                Err(_) => {}
+            }
+        }
+        match self.open_as(question, login).await {
+            Ok(opened) => {
+                self.0.guarded.lock().note(repository, Instant::now());
+                fitting(opened, length)
+            }
+            Err(why) => untaken(question, &why),
+        }
+    }
+
+    async fn open_as(&self, question: &Question, login: &Credentials) -> Result<Opened, String> {
+        let target = Target::new(question.reference.url()).with_credentials(login.clone());
+        let (view, purpose) = (View::File, Purpose::Read);
+        let question = agent::Question { target, view, command: None, purpose };
+        let opening = tokio::time::timeout(OPENED_WITHIN, self.0.agent.hold(&question));
+        let opened = opening.await.map_err(|_| "nobody answers what it is".to_owned())?;
+        let opened = opened.map_err(|error| error_chain(&*error))?;
+        let kept = opened.map_err(|error| error_chain(&error))?;
+        let task = kept.0.tasks.first().cloned().ok_or("it has no task")?;
+        Ok(Opened { task, _kept: kept })
+    }
+
+    /// What the registry answers to who asks for all of a blob of which it does not tell the length before.
+    async fn whole(
+        &self,
+        question: &Question,
+        head: &Head,
+        digest: ContentDigest,
+    ) -> Result<Response<Body>, SourceError> {
+        let answered = self.ask(question, head, Extent::All).await?;
+        if answered.status() != 200 {
+            return self.passed_on(question, answered).await;
+        }
+        let mut response_head = answer::passed_head(&answered);
+        put(&mut response_head, CONTENT_DIGEST, &digest.to_string());
+        if let Some(length) = answered.length() {
+            response_head.insert(CONTENT_LENGTH, length.into());
+        }
+        Ok(answer(StatusCode::OK, response_head, unmeasured(answered, digest)))
+    }
+}
+
+fn passed(question: &Question, head: &Head, extent: Extent) -> Passed {
+    Passed {
+        reference: question.reference.clone(),
+        sought: question.sought.clone(),
+        extent,
+        headers: head.passed.clone(),
+        login: head.login.clone(),
+    }
+}
+
+fn told_digest(answered: &PassedAnswer) -> Option<ContentDigest> {
+    answered.headers().get(CONTENT_DIGEST)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn other_content(actual: &ContentDigest, expected: &ContentDigest) -> Response<Body> {
+    answer::other_content(&format!("the registry has {actual} where {expected} was asked for"))
+}
+
+/// A task whose length is another than the registry's is none to read.
+fn fitting(opened: Opened, length: u64) -> Option<Opened> {
+    opened.task.length().is_none_or(|own| own == length).then_some(opened)
+}
+
+fn untaken(question: &Question, why: &str) -> Option<Opened> {
+    let blob = question.reference.to_string();
+    tracing::info!(blob, why, "a blob is passed on from its registry");
+    None
+}
+
+/// A body of unknown length, whose end is held back until all of it is what it is named.
+fn unmeasured(answered: PassedAnswer, digest: ContentDigest) -> Body {
+    let begun = (answered, Some(Hashing::like(&digest)), None::<Bytes>);
+    let steps =
+        futures::stream::try_unfold(begun, move |(mut answered, hashing, held)| async move {
+            let Some(mut hashing) = hashing else { return Ok(None) };
+            loop {
+                match answered.chunk().await.map_err(BodyError::from)? {
+                    Some(bytes) if bytes.is_empty() => {}
+                    Some(bytes) => {
+                        hashing.update(&bytes);
+                        let given = held.unwrap_or_default();
+                        return Ok(Some((
+                            Frame::data(given),
+                            (answered, Some(hashing), Some(bytes)),
+                        )));
+                    }
+                    None => {
+                        let actual = hashing.finish();
+                        if actual != digest {
+                            let told = format!("what came is {actual}, not {digest}");
+                            return Err(BodyError::from(told));
+                        }
+                        let given = held.unwrap_or_default();
+                        return Ok(Some((Frame::data(given), (answered, None, None))));
+                    }
+                }
+            }
+        });
+    StreamBody::new(steps).boxed_unsync()
+}
