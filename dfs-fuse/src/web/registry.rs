@@ -59,7 +59,8 @@ impl FromStr for RegistryHost {
             return Err(wrong("nobody listens on port 0"));
         }
         let host = asked.url().host_str().unwrap_or_default();
-        if !text.to_ascii_lowercase().starts_with(host) {
+        let has_gaps = host.split('.').any(str::is_empty);
+        if has_gaps || !text.to_ascii_lowercase().starts_with(host) {
             return Err(wrong("it is no host"));
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -140,6 +141,10 @@ mod tests {
             "2852039166",
             "0xa9fea9fe",
             "0251.0376.0251.0376",
+            "..",
+            "a..b",
+            ".a",
+            "a.",
             "h\nx",
             "h x",
             "[x]",
