@@ -123,6 +123,10 @@ impl SourcesBuilder {
             let file = FileSource::new(options, Arc::clone(&self.counters));
             by_scheme.insert("file".to_owned(), Arc::new(file));
         }
+        if self.others.iter().any(|(scheme, _)| scheme == "oci") {
+            // A site's own adapter does not pass on what others ask.
+            registries = None;
+        }
         by_scheme.extend(self.others);
         let (by_scheme, counters) = (Arc::new(by_scheme), self.counters);
         Ok(Sources { by_scheme, registries, counters })

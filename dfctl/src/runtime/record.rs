@@ -60,11 +60,6 @@ impl Record {
         let text = serde_json::to_string_pretty(self);
         text.map(|text| text + "\n").expect("texts and numbers are always JSON")
     }
-
-    /// What was written to a file.
-    pub fn of(&self, path: &str) -> Option<&Written> {
-        self.files.iter().find(|written| written.path == path)
-    }
 }
 
 impl Written {

@@ -392,7 +392,7 @@ mod tests {
                     prop_assert_eq!(question.registry.as_str(), "h.test:5000");
                 }
                 prop_assert_eq!(question.reference.registry(), question.registry.as_str());
-                prop_assert!(!question.reference.to_string().contains(".."));
+                prop_assert!(!question.reference.repository().contains(".."));
             }
         }
     }

@@ -19,7 +19,8 @@ use dfs_source::{Credentials, SourceError, Target};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, IF_NONE_MATCH, IF_RANGE, LINK, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, IF_NONE_MATCH, IF_RANGE,
+    LINK, RANGE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use parking_lot::Mutex;
@@ -66,8 +67,13 @@ impl Head {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let mut passed = HeaderMap::new();
         for name in [ACCEPT, IF_NONE_MATCH] {
-            for value in headers.get_all(&name) {
-                passed.append(&name, value.clone());
+            // One line of it goes out, and docker and podman write one for each kind that they take.
+            let values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+            let values: Vec<&[u8]> = values.collect();
+            if let Ok(value) = HeaderValue::from_bytes(&values.join(&b", "[..]))
+                && !values.is_empty()
+            {
+                passed.insert(name, value);
             }
         }
         let login = text(AUTHORIZATION).map_or(Credentials::None, login_of);
@@ -173,7 +179,10 @@ impl Mirror {
         answered: PassedAnswer,
     ) -> Result<Response<Body>, SourceError> {
         let (status, mut head) = (answer::status_of(&answered), answer::passed_head(&answered));
-        if question.extent == Extent::Head || status == StatusCode::NOT_MODIFIED {
+        if status == StatusCode::NOT_MODIFIED {
+            return Ok(answer(status, head, answer::nothing()));
+        }
+        if question.extent == Extent::Head {
             if let Some(length) = answered.length() {
                 head.insert(CONTENT_LENGTH, length.into());
             }

@@ -23,6 +23,15 @@ const MIRROR: &[&str] = &["--mirror-listen", "127.0.0.1:0"];
 
 const MIB: u64 = 1 << 20;
 
+/// What runtimes say that they take, a line for each kind, as docker and podman do: without it a registry has no manifest of
+/// the image specification.
+const TAKES: [&str; 4] = [
+    "-H",
+    "Accept: application/vnd.docker.distribution.manifest.v2+json",
+    "-H",
+    "Accept: application/vnd.oci.image.manifest.v1+json",
+];
+
 /// What `curl` was answered.
 struct Answer {
     /// What it ended with.
@@ -217,11 +226,12 @@ fn heads_parts_and_lists_are_what_the_registry_has() {
     let tag = ["-H", "If-Range: \"other\"", "--range", "0-0"];
     assert_eq!(mirror.curl(&tag, &path).status, 200);
 
-    let manifest = mirror.curl(&[], &format!("/v2/team/app/manifests/1?ns={ns}"));
+    let manifest = mirror.curl(&TAKES, &format!("/v2/team/app/manifests/1?ns={ns}"));
     let named = manifest.header("docker-content-digest").unwrap().to_owned();
     assert_eq!((manifest.status, sha256(&manifest.body)), (200, named.clone()));
     assert_eq!(manifest.header("content-type"), Some("application/vnd.oci.image.manifest.v1+json"));
-    let head = mirror.curl(&["--head"], &format!("/v2/team/app/manifests/{named}?ns={ns}"));
+    let head = [&TAKES[..], &["--head"]].concat();
+    let head = mirror.curl(&head, &format!("/v2/team/app/manifests/{named}?ns={ns}"));
     assert_eq!(head.header("docker-content-digest"), Some(&*named));
     assert_eq!(head.header("content-length"), Some(&*manifest.body.len().to_string()));
     let list = mirror.curl(&[], &format!("/v2/team/app/tags/list?n=1&ns={ns}"));
