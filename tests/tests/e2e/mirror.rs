@@ -506,105 +506,66 @@ fn told(at: SocketAddr, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-#[test]
-fn what_is_hostile_is_refused_with_one_answer() {
+/// A request that may stand hidden in another one; REGISTRY is where it would lead.
+const HIDDEN: &str = "GET /v2/team/app/tags/list?ns=REGISTRY HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Has a mirror asked each of these: it gives one answer of this status, and asks no registry.
+fn refused(requests: &[(&str, String, &str)]) {
     let place = Place::new();
     let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
     pushed(&place, &registry, Packing::Gzip, 10_000);
     let agent = Agent::solo_with(&place, "agent", MIRROR);
     let at = Mirror { agent: &agent, place: &place }.address();
     let ns = registry.address().replace(':', "%3A");
-    let hidden = format!("GET /v2/team/app/tags/list?ns={ns} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let giant = "x".repeat(100_000);
-    let many: String = (0..200).map(|number| format!("X-{number}: 1\r\n")).collect();
-    for (what, request, status) in [
-        (
-            "a length and chunks",
-            format!(
-                "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
-            ),
-            "400",
-        ),
-        (
-            "chunks and a length",
-            format!(
-                "GET /v2/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n{hidden}"
-            ),
-            "400",
-        ),
-        (
-            "a body with another request in it",
-            format!(
-                "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{hidden}",
-                hidden.len()
-            ),
-            "400",
-        ),
-        (
-            "two lengths",
-            format!(
-                "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n{hidden}"
-            ),
-            "400",
-        ),
-        (
-            "chunks in another spelling",
-            format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n{hidden}"),
-            "400",
-        ),
-        (
-            "a proxy's form",
-            "GET http://metadata.test/v2/ HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            "400",
-        ),
-        ("a tunnel", "CONNECT metadata.test:80 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405"),
-        ("a giant head", format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {giant}\r\n\r\n"), "431"),
-        (
-            "a giant name",
-            format!("GET /v2/{}/tags/list HTTP/1.1\r\nHost: x\r\n\r\n", &giant[..50_000]),
-            "400",
-        ),
-        ("many headers", format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{many}\r\n"), "431"),
-        (
-            "the way up",
-            "GET /v2/../../etc/passwd/manifests/1 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            "400",
-        ),
-        (
-            "the way up, hidden",
-            "GET /v2/a%2f..%2fb/manifests/1 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            "400",
-        ),
-        ("a user", "GET /v2/a/manifests/1?ns=u%40h HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "400"),
-        ("port 0", "GET /v2/a/manifests/1?ns=h%3A0 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "400"),
-        (
-            "a cloud's metadata",
-            "GET /v2/a/manifests/1?ns=169.254.169.254 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            "400",
-        ),
-        (
-            "the same, hidden",
-            "GET /v2/a/manifests/1?ns=0xa9fea9fe HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            "400",
-        ),
-        (
-            "a line of its own",
-            "GET /v2/a/manifests/1?ns=h%0d%0aX%3a1 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            "400",
-        ),
-        ("itself", "GET /v2/ HTTP/1.1\r\nHost: x\r\nVia: 1.1 dfs-mirror\r\n\r\n".to_owned(), "508"),
-    ] {
-        let answer = told(at, request.as_bytes());
+    for (what, request, status) in requests {
+        let answer = told(at, request.replace("REGISTRY", &ns).as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
     }
     assert_eq!(registry.requests_by("dfs/", "GET", ""), 0, "nothing of it came there");
-    assert_eq!(
-        told(at, b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .matches("200 OK")
-            .count(),
-        1
-    );
+    let ping = told(at, b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(ping.matches("200 OK").count(), 1);
+}
+
+#[test]
+fn a_request_within_a_request_is_refused_with_one_answer() {
+    let get = |head: &str, body: &str| {
+        format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n{body}{HIDDEN}")
+    };
+    let (length, chunks) = ("Content-Length: 4", "Transfer-Encoding: chunked");
+    let within = format!("Content-Length: {}", HIDDEN.len());
+    refused(&[
+        ("a length and chunks", get(&format!("{length}\r\n{chunks}"), "0\r\n\r\n"), "400"),
+        ("chunks and a length", get(&format!("{chunks}\r\n{length}"), "0\r\n\r\n"), "400"),
+        ("a body with another request in it", get(&within, ""), "400"),
+        ("two lengths", get("Content-Length: 0\r\nContent-Length: 9", ""), "400"),
+        ("chunks in another spelling", get("Transfer-Encoding: xchunked", ""), "400"),
+    ]);
+}
+
+#[test]
+fn what_leads_elsewhere_or_is_too_long_is_refused_with_one_answer() {
+    let get = |what: &str| format!("GET {what} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let with = |head: &str| format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n");
+    let of = |ns: &str| get(&format!("/v2/a/manifests/1?ns={ns}"));
+    let giant = "x".repeat(100_000);
+    let many: Vec<_> = (0..200).map(|number| format!("X-{number}: 1")).collect();
+    let tunnel = "CONNECT metadata.test:80 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned();
+    refused(&[
+        ("a proxy's form", get("http://metadata.test/v2/"), "400"),
+        ("a tunnel", tunnel, "405"),
+        ("a giant head", with(&format!("X: {giant}")), "431"),
+        ("a giant name", get(&format!("/v2/{}/tags/list", &giant[..50_000])), "400"),
+        ("many headers", with(&many.join("\r\n")), "431"),
+        ("the way up", get("/v2/../../etc/passwd/manifests/1"), "400"),
+        ("the way up, hidden", get("/v2/a%2f..%2fb/manifests/1"), "400"),
+        ("a user", of("u%40h"), "400"),
+        ("port 0", of("h%3A0"), "400"),
+        ("a cloud's metadata", of("169.254.169.254"), "400"),
+        ("the same, hidden", of("0xa9fea9fe"), "400"),
+        ("a line of its own", of("h%0d%0aX%3a1"), "400"),
+        ("itself", with("Via: 1.1 dfs-mirror"), "508"),
+    ]);
 }
 
 #[test]
