@@ -162,7 +162,7 @@ impl Blob {
                 passed.headers.insert(RANGE, range);
             }
         }
-        let answer = self.registries.pass(&passed).await?;
+        let answer = Box::pin(self.registries.pass(&passed)).await?;
         let over = match answer.status() {
             200 if answer.length().is_none_or(|length| length == self.length) => self.at,
             206 if answer.part() == Some((self.at, Some(self.length))) => 0,

@@ -154,7 +154,8 @@ impl Mirror {
         head: &Head,
         extent: Extent,
     ) -> Result<PassedAnswer, SourceError> {
-        self.0.registries.pass(&passed(question, head, extent)).await
+        let passed = passed(question, head, extent);
+        Box::pin(self.0.registries.pass(&passed)).await
     }
 
     /// The registry's answer to what no digest names.
