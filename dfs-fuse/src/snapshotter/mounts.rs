@@ -77,10 +77,13 @@ mod tests {
         let at = "/snapshotter/snapshots";
         let shown = "/snapshotter/images/sha256-ab";
         assert_eq!(mounted(Kind::Active, &[]), ["bind", &format!("{at}/9/fs"), "rw", "rbind"]);
-        assert_eq!(mounted(Kind::View, &[image.clone()]), ["bind", shown, "ro", "rbind"]);
+        assert_eq!(
+            mounted(Kind::View, std::slice::from_ref(&image)),
+            ["bind", shown, "ro", "rbind"]
+        );
         let (work, upper) = (format!("workdir={at}/9/work"), format!("upperdir={at}/9/fs"));
         assert_eq!(
-            mounted(Kind::Active, &[image.clone()]),
+            mounted(Kind::Active, std::slice::from_ref(&image)),
             ["overlay", "overlay", "index=off", &work, &upper, &format!("lowerdir={shown}")]
         );
         assert_eq!(

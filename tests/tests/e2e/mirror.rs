@@ -496,6 +496,7 @@ fn a_blob_without_a_length_and_without_ranges_is_given_all_the_same() {
 }
 
 /// What is answered to exactly these bytes, until the connection ends.
+#[expect(clippy::disallowed_methods, reason = "what no client would send is sent by hand")]
 fn told(at: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(at).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();

@@ -205,7 +205,7 @@ fn below_is_all_that_was_committed_down_to_an_image() {
     store.commit("one", &info("first", "", Kind::Committed), Usage { size: 7, inodes: 1 }).unwrap();
     let two = store.create(&info("two", "first", Kind::Active), |_| Ok(())).unwrap();
     let image = Below::Image { name: "image".to_owned(), layer: layer() };
-    assert_eq!(one.below, [image.clone()]);
+    assert_eq!(one.below, std::slice::from_ref(&image));
     assert_eq!(two.below, [Below::Directory(one.id), image]);
     assert_eq!(store.usable("two").unwrap(), two);
     assert_eq!(store.usage("first").unwrap(), UsageOf::Known(Usage { size: 7, inodes: 1 }));
