@@ -234,12 +234,36 @@ fn heads_parts_and_lists_are_what_the_registry_has() {
     let head = mirror.curl(&head, &format!("/v2/team/app/manifests/{named}?ns={ns}"));
     assert_eq!(head.header("docker-content-digest"), Some(&*named));
     assert_eq!(head.header("content-length"), Some(&*manifest.body.len().to_string()));
+}
+
+#[test]
+fn the_next_page_of_a_list_is_asked_of_the_mirror() {
+    let page = |tag: &str, link: &str| {
+        let list = format!("{{\"name\":\"team/app\",\"tags\":[\"{tag}\"]}}");
+        let length = list.len();
+        format!(
+            "200 OK\r\nContent-Type: application/json\r\n{link}Content-Length: {length}\r\n\r\n{list}"
+        )
+    };
+    let registry = Canned::answering(move |_, path| match path {
+        "/v2/team/app/tags/list?n=1" => {
+            page("1", "Link: </v2/team/app/tags/list?n=1&last=1>; rel=\"next\"\r\n")
+        }
+        "/v2/team/app/tags/list?n=1&last=1" => page("2", ""),
+        _ => "404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    });
+    let place = Place::new();
+    let agent = Agent::solo_with(&place, "agent", MIRROR);
+    let mirror = Mirror { agent: &agent, place: &place };
+    let ns = registry.address().to_string().replace(':', "%3A");
     let list = mirror.curl(&[], &format!("/v2/team/app/tags/list?n=1&ns={ns}"));
     let tags: Value = serde_json::from_slice(&list.body).unwrap();
     assert_eq!(tags["tags"], serde_json::json!(["1"]));
     let next = list.header("link").unwrap().split(['<', '>']).nth(1).unwrap();
-    let tags: Value = serde_json::from_slice(&mirror.curl(&[], next).body).unwrap();
+    let last = mirror.curl(&[], next);
+    let tags: Value = serde_json::from_slice(&last.body).unwrap();
     assert_eq!(tags["tags"], serde_json::json!(["2"]), "{next}");
+    assert_eq!(last.header("link"), None);
 }
 
 #[test]
@@ -555,7 +579,7 @@ fn what_leads_elsewhere_or_is_too_long_is_refused_with_one_answer() {
     refused(&[
         ("a proxy's form", get("http://metadata.test/v2/"), "400"),
         ("a tunnel", tunnel, "405"),
-        ("a giant head", with(&format!("X: {giant}")), "431"),
+        ("a giant head", with(&format!("X: {}", giant.repeat(3))), "431"),
         ("a giant name", get(&format!("/v2/{}/tags/list", &giant[..50_000])), "400"),
         ("many headers", with(&many.join("\r\n")), "431"),
         ("the way up", get("/v2/../../etc/passwd/manifests/1"), "400"),

@@ -23,7 +23,7 @@ use super::incoming::accept;
 use super::places::{Places, Serves};
 use super::seated::{Seated, Speaks};
 
-/// Longest head of a request, in bytes.
+/// A head of a request that is this long and not at its end is refused; what came with the last bytes may be as long again.
 const MAX_HEAD: usize = 64 * 1024;
 /// How long a head may take to come, and a connection to be asked the next thing.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
