@@ -198,8 +198,7 @@ impl Snapshotter {
             Err(error) => return Err(error),
         }
         if name == top {
-            // From here on it stands by its own name.
-            self.inner.shown.give_up(&top);
+            self.inner.shown.is_whole(&top);
         }
         Ok(Some(name))
     }

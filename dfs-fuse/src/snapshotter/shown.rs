@@ -41,6 +41,13 @@ struct Known {
     since: Instant,
 }
 
+/// An image whose layers are being asked for.
+struct Pulled {
+    since: Instant,
+    /// What is read of it to show it, whether its layer is asked for or not.
+    blobs: Vec<ContentDigest>,
+}
+
 /// See the module.
 pub(super) struct Shown {
     agent: Agent,
@@ -49,7 +56,7 @@ pub(super) struct Shown {
     logins: Arc<Logins>,
     known: Mutex<VecDeque<Known>>,
     /// Images whose layers are being asked for, by the name of the stack of all of them.
-    pulled: Mutex<HashMap<String, Instant>>,
+    pulled: Mutex<HashMap<String, Pulled>>,
     /// Who mounts or takes away a stack does so alone.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Blobs to be given back, and how often that was tried.
@@ -101,7 +108,8 @@ impl Shown {
             top: top.clone(),
             digest: blob.to_string(),
         };
-        self.pulled.lock().insert(top.clone(), Instant::now());
+        let blobs = image.layers.iter().map(|layer| layer.blob).collect();
+        self.pulled.lock().insert(top.clone(), Pulled { since: Instant::now(), blobs });
         // Whoever waits looks after it from now on: it may be given up.
         self.wanted.notify_one();
         let turn = self.turn(&top).await;
@@ -187,7 +195,7 @@ impl Shown {
 
     /// Whether the layers of this stack are being asked for.
     pub fn is_pulled(&self, name: &str) -> bool {
-        self.pulled.lock().get(name).is_some_and(|since| since.elapsed() < PULLED_WITHIN)
+        self.pulled.lock().get(name).is_some_and(|pulled| pulled.since.elapsed() < PULLED_WITHIN)
     }
 
     /// The same of that which is mounted there.
@@ -196,16 +204,24 @@ impl Shown {
         pulled.iter().any(|name| self.dirs.image(name) == dir && self.is_pulled(name))
     }
 
-    /// Nobody asks for the layers of this one any more.
-    pub fn give_up(&self, top: &str) {
+    /// All layers of this one are there by their names.
+    pub fn is_whole(&self, top: &str) {
         self.pulled.lock().remove(top);
     }
 
-    /// Stacks of which the last layer was not asked for in time.
+    /// Nobody asks for the layers of this one any more: what was read of those that nobody has asked for is given back.
+    pub fn give_up(&self, top: &str) {
+        let given_up = self.pulled.lock().remove(top);
+        self.free_all(given_up.into_iter().flat_map(|pulled| pulled.blobs));
+    }
+
+    /// Stacks of which the last layer was not asked for in time, which are given up by this.
     pub fn given_up(&self) -> Vec<String> {
-        let mut pulled = self.pulled.lock();
-        let late = |_: &String, since: &mut Instant| since.elapsed() >= PULLED_WITHIN;
-        pulled.extract_if(late).map(|(name, _)| name).collect()
+        let late = |_: &String, pulled: &mut Pulled| pulled.since.elapsed() >= PULLED_WITHIN;
+        let given_up: Vec<_> = self.pulled.lock().extract_if(late).collect();
+        let (names, pulled): (Vec<_>, Vec<_>) = given_up.into_iter().unzip();
+        self.free_all(pulled.into_iter().flat_map(|pulled| pulled.blobs));
+        names
     }
 
     /// Disk that the content of a layer takes.
@@ -218,8 +234,15 @@ impl Shown {
 
     /// Has the content of a layer be given back.
     pub fn free_later(&self, digest: &str) {
-        if let Ok(blob) = digest.parse() {
-            self.freeing.lock().insert(blob, 0);
+        self.free_all(digest.parse());
+    }
+
+    fn free_all(&self, blobs: impl IntoIterator<Item = ContentDigest>) {
+        let mut freeing = self.freeing.lock();
+        let before = freeing.len();
+        freeing.extend(blobs.into_iter().map(|blob| (blob, 0)));
+        // Who gives back asks this too: with nothing new he is not to be woken by it.
+        if freeing.len() > before {
             self.wanted.notify_one();
         }
     }
