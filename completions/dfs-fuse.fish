@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_dfs_fuse_global_optspecs
-    string join \n data-dir= socket= socket-group= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= export= holder= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
+    string join \n data-dir= socket= socket-group= snapshotter-socket= cri-socket= containerd-socket= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= export= holder= mirror-listen= mirror-registry= mirror-client= mirror-default= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
 end
 
 function __fish_dfs_fuse_needs_command
@@ -27,6 +27,9 @@ end
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l data-dir -d 'Where the agent keeps its cache and its identity [default: /var/lib/dfs]' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l socket -d 'Unix socket that dfctl talks to [default: agent.sock in the data directory]' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l socket-group -d 'Group whose members may use the socket too, by its name or its number' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l snapshotter-socket -d 'Unix socket at which containerd finds a snapshotter that shows images instead of unpacking them; root alone may use it. None is not served' -r -F
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l cri-socket -d 'Unix socket at which a kubelet finds containerd\'s CRI, passed on as it is: so the snapshotter learns the pull secrets of images. None is not served' -r -F
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l containerd-socket -d 'Unix socket at which containerd listens [default: /run/containerd/containerd.sock]' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l cluster -d 'The cluster to take part in, as host:port of its manager; repeatable. None is solo' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l join -d 'Token that this machine joins the cluster with, once; it says where the cluster is. `dfctl cluster up` and `dfctl cluster join-token` print it' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l advertise -d 'Address that others reach this host\'s pieces at, where it is not the one it listens on; repeatable' -r
@@ -39,6 +42,10 @@ complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l upload-rate -d 'Bytes
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l holder -d 'Who keeps the mounts when the agent dies, until the next one goes on with them: own, a process that it starts and that starts it again; systemd, where the agent is a service of it; the path of the socket of one that is there already, as outside of a container; or off [default: own]' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l mirror-listen -d 'Address at which container runtimes pull through this agent (see the guide\'s mirror.md), as in 127.0.0.1:4050; port 0 is a free one. No mirror when not given' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l mirror-registry -d 'Registry that may be asked through the mirror; repeatable. Any when none is given, by clients of this machine' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l mirror-client -d 'Network of other machines that may ask the mirror, as in 10.0.0.0/8; repeatable. Only this machine when none is given' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l mirror-default -d 'Registry that the mirror stands for where a client names none [default: docker.io]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l config -d 'Configuration file over those in /etc/dfs' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
