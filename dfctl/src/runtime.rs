@@ -15,6 +15,8 @@ mod registries;
 
 use std::net::SocketAddr;
 
+use toml_edit::DocumentMut;
+
 pub use diff::unified;
 pub use place::{Place, PlaceError};
 pub use record::{Record, Written};
@@ -60,6 +62,12 @@ impl Unfit {
     fn new(path: &str, why: impl Into<String>) -> Self {
         Self { path: path.to_owned(), why: why.into() }
     }
+}
+
+/// Reads a file of TOML.
+fn document(path: &str, text: &str) -> Result<DocumentMut, Unfit> {
+    let parsed = text.parse::<DocumentMut>();
+    parsed.map_err(|error| Unfit::new(path, format!("it cannot be read: {}", error.message())))
 }
 
 impl Runtime {

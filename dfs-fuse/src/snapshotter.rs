@@ -146,7 +146,7 @@ impl Snapshotter {
         let (created_ns, updated_ns) = (now_ns(), now_ns());
         let info = Info { name: key, parent, kind, created_ns, updated_ns, labels };
         let create = move |inner: &Inner| {
-            let like = below.first().map(|below| inner.path(below));
+            let like = below.first().map(|below| inner.dirs.below(below));
             inner
                 .store
                 .create(&info, |usable| inner.dirs.make(usable.id, usable.kind, like.as_deref()))
@@ -365,13 +365,6 @@ fn changed<'a>(path: &'a str, name: &str) -> Result<Change<'a>, SnapshotError> {
 }
 
 impl Inner {
-    fn path(&self, below: &Below) -> std::path::PathBuf {
-        match below {
-            Below::Directory(id) => self.dirs.written(*id),
-            Below::Image { name, .. } => self.dirs.image(name),
-        }
-    }
-
     fn mounts(&self, usable: &Usable) -> Vec<Mount> {
         mounts_of(usable, &self.dirs, Path::new(INDEX).exists())
     }

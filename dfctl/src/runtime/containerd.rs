@@ -2,7 +2,7 @@
 
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use super::{OURS, PlaceError, PlanError, Told, Unfit};
+use super::{OURS, PlaceError, PlanError, Told, Unfit, document};
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const USUAL_HOSTS: &str = "/etc/containerd/certs.d";
@@ -25,9 +25,7 @@ pub fn plan(
 /// The configuration with a directory of hosts, where it has none; and that directory.
 fn with_hosts(text: &str) -> Result<(Option<String>, String), Unfit> {
     let unfit = |why: String| Unfit::new(CONFIG, why);
-    let parsed = text.parse::<DocumentMut>();
-    let mut document =
-        parsed.map_err(|error| unfit(format!("it cannot be read: {}", error.message())))?;
+    let mut document = document(CONFIG, text)?;
     let is_empty = document.is_empty();
     let version = match document.get("version") {
         Some(version) => version.as_integer(),
@@ -89,9 +87,7 @@ fn with_mirror(text: Option<&str>, path: &str, told: &Told) -> Result<Option<Str
     let url = format!("http://{}", told.mirror);
     let ours = format!("# {OURS}\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     let Some(text) = text else { return Ok(Some(ours)) };
-    let parsed = text.parse::<DocumentMut>();
-    let document = parsed
-        .map_err(|error| Unfit::new(path, format!("it cannot be read: {}", error.message())))?;
+    let document = document(path, text)?;
     let hosts = document.get("host").and_then(Item::as_table_like);
     if hosts.is_some_and(|hosts| hosts.contains_key(&url)) {
         return Ok(None);

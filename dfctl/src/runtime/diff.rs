@@ -3,6 +3,14 @@
 /// Lines around the change that are shown.
 const AROUND: usize = 3;
 
+/// How many parts of two texts are alike at their beginning, and how many of the others at their end.
+pub fn alike<T: PartialEq>(old: &[T], new: &[T]) -> (usize, usize) {
+    let front = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[front..], &new[front..]);
+    let ends = old.iter().rev().zip(new.iter().rev());
+    (front, ends.take_while(|(old, new)| old == new).count())
+}
+
 /// The difference between two texts of a file; empty where there is none.
 pub fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String {
     if before == after {
@@ -12,10 +20,7 @@ pub fn unified(path: &str, before: Option<&str>, after: Option<&str>) -> String 
         text.unwrap_or_default().split_inclusive('\n').map(str::to_owned).collect()
     };
     let (old, new) = (lines(before), lines(after));
-    let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
-    let most = old.len().min(new.len()) - same;
-    let ends = old.iter().rev().zip(new.iter().rev()).take(most);
-    let same_behind = ends.take_while(|(old, new)| old == new).count();
+    let (same, same_behind) = alike(&old, &new);
     let (first, last) = (same.saturating_sub(AROUND), same_behind.saturating_sub(AROUND));
     let name = |text: Option<&str>| text.map_or("/dev/null", |_| path).to_owned();
     let span = |all: &[String]| {

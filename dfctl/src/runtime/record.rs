@@ -4,8 +4,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::diff::alike;
+
 /// The form of records that this program writes.
 const FORMAT: u32 = 1;
+
+/// What ends a line.
+const LINES: fn(char) -> bool = |letter| letter == '\n';
 
 /// What is shorter could be anybody's.
 const SHORTEST: usize = 8;
@@ -75,41 +80,26 @@ impl Written {
         }
         // Whole lines, else what was written within one that somebody edited too.
         let found =
-            [self.lines_changed(), self.text_changed()].into_iter().find_map(|(old, new)| {
+            [self.changed(LINES), self.changed(|_| true)].into_iter().find_map(|(old, new)| {
                 let mut places = now.match_indices(new);
                 let (at, _) = places.next().filter(|_| new.len() >= SHORTEST)?;
                 let (front, back) = (&now[..at], &now[at + new.len()..]);
                 places.next().is_none().then(|| format!("{front}{old}{back}"))
             });
         found.map(Some).ok_or_else(|| {
-            let lines = self.lines_changed().1.split_whitespace().collect::<Vec<_>>().join(" ");
+            let lines = self.changed(LINES).1.split_whitespace().collect::<Vec<_>>().join(" ");
             Edited { path: self.path.clone(), lines }
         })
     }
 
-    /// The one run of characters that was put in place of another.
-    fn text_changed(&self) -> (&str, &str) {
+    /// The one run of parts that was put in place of another; `ends` says which characters end a part.
+    fn changed(&self, ends: fn(char) -> bool) -> (&str, &str) {
         let (old, new) = (self.before.as_deref().unwrap_or_default(), self.after.as_str());
-        let alike = old.chars().zip(new.chars()).take_while(|(old, new)| old == new);
-        let begin: usize = alike.map(|(c, _)| c.len_utf8()).sum();
-        let (old, new) = (&old[begin..], &new[begin..]);
-        let alike = old.chars().rev().zip(new.chars().rev()).take_while(|(old, new)| old == new);
-        let behind: usize = alike.map(|(c, _)| c.len_utf8()).sum();
-        (&old[..old.len() - behind], &new[..new.len() - behind])
-    }
-
-    /// The one run of lines that was put in place of another.
-    fn lines_changed(&self) -> (&str, &str) {
-        let (old, new) = (self.before.as_deref().unwrap_or_default(), self.after.as_str());
-        let alike = old.split_inclusive('\n').zip(new.split_inclusive('\n'));
-        let begin: usize =
-            alike.take_while(|(old, new)| old == new).map(|(line, _)| line.len()).sum();
-        let (old, new) = (&old[begin..], &new[begin..]);
-        let old_lines: Vec<_> = old.split_inclusive('\n').collect();
-        let new_lines: Vec<_> = new.split_inclusive('\n').collect();
-        let alike = old_lines.iter().rev().zip(new_lines.iter().rev());
-        let behind: usize =
-            alike.take_while(|(old, new)| old == new).map(|(line, _)| line.len()).sum();
-        (&old[..old.len() - behind], &new[..new.len() - behind])
+        let parts = |text| str::split_inclusive(text, ends).collect::<Vec<_>>();
+        let (olds, news) = (parts(old), parts(new));
+        let (front, behind) = alike(&olds, &news);
+        let bytes = |parts: &[&str]| parts.iter().map(|part| part.len()).sum::<usize>();
+        let (begin, end) = (bytes(&olds[..front]), bytes(&olds[olds.len() - behind..]));
+        (&old[begin..old.len() - end], &new[begin..new.len() - end])
     }
 }

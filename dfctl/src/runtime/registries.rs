@@ -1,8 +1,8 @@
 //! Podman and CRI-O: a file of one's own in the directory of registries.conf, with the mirror of each registry.
 
-use toml_edit::{DocumentMut, Item};
+use toml_edit::Item;
 
-use super::{OURS, PlaceError, PlanError, Runtime, Told, Unfit};
+use super::{OURS, PlaceError, PlanError, Runtime, Told, Unfit, document};
 
 /// The file that people edit, and the directory of those that are read after it.
 const MAIN: &str = "/etc/containers/registries.conf";
@@ -55,9 +55,7 @@ pub fn plan(
 
 /// The registries that a file configures.
 fn locations(path: &str, text: &str) -> Result<Vec<String>, Unfit> {
-    let parsed = text.parse::<DocumentMut>();
-    let document = parsed
-        .map_err(|error| Unfit::new(path, format!("it cannot be read: {}", error.message())))?;
+    let document = document(path, text)?;
     if document.get("registries").is_some_and(Item::is_table_like) {
         let why = "it is of version 1 of its format, beside which others are not read: write it anew in version 2";
         return Err(Unfit::new(path, why));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dfs_service::data_dir::private_dir;
 
-use super::store::{Kind, SnapshotError, Usage};
+use super::store::{Below, Kind, SnapshotError, Usage};
 
 /// The unit of what the kernel says that a file takes.
 const BLOCK: u64 = 512;
@@ -68,6 +68,14 @@ impl Dirs {
     pub fn image(&self, name: &str) -> PathBuf {
         let letter = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         self.root.join("images").join(name.chars().map(letter).collect::<String>())
+    }
+
+    /// Where what lies below a snapshot is seen.
+    pub fn below(&self, below: &Below) -> PathBuf {
+        match below {
+            Below::Directory(id) => self.written(*id),
+            Below::Image { name, .. } => self.image(name),
+        }
     }
 
     /// Makes that of a new snapshot, which looks from above as `like` does.

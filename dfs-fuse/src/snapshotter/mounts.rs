@@ -5,16 +5,13 @@ use std::path::Path;
 use dfs_proto::snapshots::Mount;
 
 use super::dirs::Dirs;
-use super::store::{Below, Kind, Usable};
+use super::store::{Kind, Usable};
 
 /// What is mounted for a snapshot. `index_off` is said to kernels that know of it: two containers of one image have the same
 /// lower directories.
 pub fn mounts_of(usable: &Usable, dirs: &Dirs, index_off: bool) -> Vec<Mount> {
-    let below = usable.below.iter().map(|below| match below {
-        Below::Directory(id) => dirs.written(*id),
-        Below::Image { name, .. } => dirs.image(name),
-    });
-    let below: Vec<_> = below.map(|path| path.display().to_string()).collect();
+    let below = usable.below.iter().map(|below| dirs.below(below).display().to_string());
+    let below: Vec<_> = below.collect();
     match (usable.kind, &below[..]) {
         (Kind::Active, []) => vec![bound(&dirs.written(usable.id), "rw")],
         (_, []) => vec![bound(&dirs.written(usable.id), "ro")],
@@ -47,7 +44,7 @@ fn bound(path: &Path, access: &str) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshotter::store::Layer;
+    use crate::snapshotter::store::{Below, Layer};
 
     fn mounted(kind: Kind, below: &[Below]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();

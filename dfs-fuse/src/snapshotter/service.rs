@@ -65,6 +65,14 @@ impl From<Info> for wire::Info {
     }
 }
 
+/// That something is there already is an error to containerd, and how it learns it.
+fn usable(prepared: Result<Prepared, SnapshotError>) -> Result<Vec<wire::Mount>, SnapshotError> {
+    match prepared? {
+        Prepared::Usable(mounts) => Ok(mounts),
+        Prepared::Known(name) => Err(SnapshotError::AlreadyExists(name)),
+    }
+}
+
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
@@ -75,19 +83,15 @@ impl Snapshots for Snapshotter {
     ) -> Answer<PrepareSnapshotResponse> {
         let PrepareSnapshotRequest { key, parent, labels: given, .. } = request.into_inner();
         let prepared = self.prepare(Kind::Active, key, parent, labels(given)).await;
-        match prepared.map_err(failed)? {
-            Prepared::Usable(mounts) => Ok(Response::new(PrepareSnapshotResponse { mounts })),
-            Prepared::Known(name) => Err(failed(SnapshotError::AlreadyExists(name))),
-        }
+        let mounts = usable(prepared).map_err(failed)?;
+        Ok(Response::new(PrepareSnapshotResponse { mounts }))
     }
 
     async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {
         let ViewSnapshotRequest { key, parent, labels: given, .. } = request.into_inner();
         let prepared = self.prepare(Kind::View, key, parent, labels(given)).await;
-        match prepared.map_err(failed)? {
-            Prepared::Usable(mounts) => Ok(Response::new(ViewSnapshotResponse { mounts })),
-            Prepared::Known(name) => Err(failed(SnapshotError::AlreadyExists(name))),
-        }
+        let mounts = usable(prepared).map_err(failed)?;
+        Ok(Response::new(ViewSnapshotResponse { mounts }))
     }
 
     async fn mounts(&self, request: Request<MountsRequest>) -> Answer<MountsResponse> {

@@ -232,15 +232,10 @@ impl Store {
         info: &Info,
         place: impl FnOnce(&Usable) -> Result<(), SnapshotError>,
     ) -> Result<Usable, SnapshotError> {
-        check(&info.name, &info.labels)?;
         let mut connection = self.connection.lock();
         let transaction = connection.transaction()?;
-        let parent = parent_of(&transaction, info)?;
-        if rows::by_name(&transaction, &info.name)?.is_some() {
-            return Err(SnapshotError::AlreadyExists(info.name.clone()));
-        }
+        let (id, parent) = insert(&transaction, info)?;
         let below = below(&transaction, parent)?;
-        let id = rows::insert(&transaction, info, parent)?;
         let usable = Usable { id, kind: info.kind, below };
         place(&usable)?;
         transaction.commit()?;
@@ -249,14 +244,9 @@ impl Store {
 
     /// Writes down a layer of an image as committed. What is there by that name already stays.
     pub fn create_layer(&self, info: &Info, layer: &Layer) -> Result<(), SnapshotError> {
-        check(&info.name, &info.labels)?;
         let mut connection = self.connection.lock();
         let transaction = connection.transaction()?;
-        let parent = parent_of(&transaction, info)?;
-        if rows::by_name(&transaction, &info.name)?.is_some() {
-            return Err(SnapshotError::AlreadyExists(info.name.clone()));
-        }
-        let id = rows::insert(&transaction, info, parent)?;
+        let (id, _) = insert(&transaction, info)?;
         rows::insert_layer(&transaction, id, layer)?;
         Ok(transaction.commit()?)
     }
@@ -284,9 +274,7 @@ impl Store {
         let mut connection = self.connection.lock();
         let transaction = connection.transaction()?;
         wanted(&transaction, key)?;
-        if rows::by_name(&transaction, &info.name)?.is_some() {
-            return Err(SnapshotError::AlreadyExists(info.name.clone()));
-        }
+        check_free(&transaction, &info.name)?;
         let id = active(&transaction, key)?;
         let info = Info { kind: Kind::Committed, ..info.clone() };
         rows::commit(&transaction, id, &info, usage)?;
@@ -443,6 +431,21 @@ fn active(connection: &Connection, key: &str) -> Result<i64, SnapshotError> {
             Err(SnapshotError::OtherKind { name: key.to_owned(), wanted: "active" })
         }
     }
+}
+
+fn check_free(connection: &Connection, name: &str) -> Result<(), SnapshotError> {
+    match rows::by_name(connection, name)? {
+        Some(_) => Err(SnapshotError::AlreadyExists(name.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Writes down a new one, which may be there by this name and over this parent; its number and that of the parent.
+fn insert(connection: &Connection, info: &Info) -> Result<(i64, Option<i64>), SnapshotError> {
+    check(&info.name, &info.labels)?;
+    let parent = parent_of(connection, info)?;
+    check_free(connection, &info.name)?;
+    Ok((rows::insert(connection, info, parent)?, parent))
 }
 
 fn parent_of(connection: &Connection, info: &Info) -> Result<Option<i64>, SnapshotError> {

@@ -367,32 +367,43 @@ fn untaken(question: &Question, why: &str) -> Option<Opened> {
 
 /// A body of unknown length, whose end is held back until all of it is what it is named.
 fn unmeasured(answered: PassedAnswer, digest: ContentDigest) -> Body {
-    let begun = (answered, Some(Hashing::like(&digest)), None::<Bytes>);
-    let steps =
-        futures::stream::try_unfold(begun, move |(mut answered, hashing, held)| async move {
-            let Some(mut hashing) = hashing else { return Ok(None) };
-            loop {
-                match answered.chunk().await.map_err(BodyError::from)? {
-                    Some(bytes) if bytes.is_empty() => {}
-                    Some(bytes) => {
-                        hashing.update(&bytes);
-                        let given = held.unwrap_or_default();
-                        return Ok(Some((
-                            Frame::data(given),
-                            (answered, Some(hashing), Some(bytes)),
-                        )));
-                    }
-                    None => {
-                        let actual = hashing.finish();
-                        if actual != digest {
-                            let told = format!("what came is {actual}, not {digest}");
-                            return Err(BodyError::from(told));
-                        }
-                        let given = held.unwrap_or_default();
-                        return Ok(Some((Frame::data(given), (answered, None, None))));
-                    }
-                }
-            }
-        });
+    let hashing = Some(Hashing::like(&digest));
+    let begun = Unmeasured { answered, digest, hashing, held: Bytes::new() };
+    let steps = futures::stream::try_unfold(begun, |mut body| async move {
+        let given = body.next().await?;
+        Ok::<_, BodyError>(given.map(|bytes| (Frame::data(bytes), body)))
+    });
     StreamBody::new(steps).boxed_unsync()
+}
+
+struct Unmeasured {
+    answered: PassedAnswer,
+    digest: ContentDigest,
+    /// Of what came; nothing once all did.
+    hashing: Option<Hashing>,
+    /// What came last.
+    held: Bytes,
+}
+
+impl Unmeasured {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(mut hashing) = self.hashing.take() else { return Ok(None) };
+        let came = loop {
+            match self.answered.chunk().await? {
+                Some(bytes) if bytes.is_empty() => {}
+                came => break came,
+            }
+        };
+        let given = std::mem::take(&mut self.held);
+        if let Some(bytes) = came {
+            hashing.update(&bytes);
+            (self.hashing, self.held) = (Some(hashing), bytes);
+            return Ok(Some(given));
+        }
+        let (actual, digest) = (hashing.finish(), self.digest);
+        match actual == digest {
+            true => Ok(Some(given)),
+            false => Err(format!("what came is {actual}, not {digest}").into()),
+        }
+    }
 }
