@@ -5,6 +5,7 @@
 //! store has what it fetched, and the scheduler asks again.
 
 mod abroad;
+mod answers;
 mod level;
 mod preheat;
 mod service;
@@ -28,10 +29,13 @@ use dfs_proto::seed::{ObtainEvent, ObtainRequest, PreheatRequest, ResolveReply, 
 use dfs_service::Tracker;
 use dfs_service::net::Caller;
 use dfs_service::tls::Role;
+use dfs_source::Target;
 use futures::stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+pub use self::answers::Answers;
 pub use self::service::{Error, Given, Options, Service};
+pub(crate) use self::status::is_the_seeds_own;
 pub use self::status::status_of;
 
 /// Serves [`seed_server::Seed`] from an engine.
@@ -40,6 +44,7 @@ pub struct SeedService {
     name: String,
     channels: Arc<dyn Channels>,
     tracker: Tracker,
+    answers: Answers,
 }
 
 /// Seeds take orders from schedulers only.
@@ -48,41 +53,41 @@ fn of_scheduler<T>(request: Request<T>) -> Result<T, Status> {
     Ok(request.into_inner())
 }
 
+/// What a URL is they also say to nodes, which ask when no scheduler answers.
+fn of_scheduler_or_node<T>(request: Request<T>) -> Result<T, Status> {
+    let caller = Caller::of(request.extensions());
+    caller.require_role(Role::Node).or_else(|_| caller.require_role(Role::Scheduler))?;
+    Ok(request.into_inner())
+}
+
 type Events = Pin<Box<dyn Stream<Item = Result<ObtainEvent, Status>> + Send>>;
 
 impl SeedService {
     /// The service over `engine`, which must be in the role of a seed, known to people as `name`. It asks the schedulers
-    /// of other areas over `channels`. What it was told to fetch for nobody in particular are tasks of `tracker`.
+    /// of other areas over `channels`. What it was told to fetch for nobody in particular are tasks of `tracker`; what it
+    /// was asked is answered from `answers` where the origin is gone.
     pub fn new(
         engine: Engine,
         name: String,
         channels: Arc<dyn Channels>,
         tracker: Tracker,
+        answers: Answers,
     ) -> Self {
-        Self { engine, name, channels, tracker }
+        Self { engine, name, channels, tracker, answers }
     }
-}
 
-#[tonic::async_trait]
-impl seed_server::Seed for SeedService {
-    async fn resolve(
+    /// Asks whoever knows what a target is.
+    async fn find_out(
         &self,
-        request: Request<ResolveRequest>,
-    ) -> Result<Response<ResolveReply>, Status> {
-        let asked = of_scheduler(request)?;
-        let view = targets::view_from_wire(asked.view());
-        let target = targets::from_wire(asked.target.clone()).map_err(bad_request)?;
-        if target.url.lies_here() {
-            let why = "files are read by the host that was asked, never by a seed";
-            return Err(Status::permission_denied(why));
-        }
-        if let Some(below) = &asked.level {
-            let level = Some(self.level(&target, below, &asked).await?);
-            return Ok(Response::new(ResolveReply { level, ..ResolveReply::default() }));
-        }
-        let opened = match self.open_as_told(&target, &asked).await {
+        target: &Target,
+        asked: &ResolveRequest,
+    ) -> Result<ResolveReply, Status> {
+        let opened = match self.open_as_told(target, asked).await {
             Some(opened) => opened?,
-            None => self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?,
+            None => {
+                let view = targets::view_from_wire(asked.view());
+                self.engine.open_here(target, view).await.map_err(|e| status_of(&e))?
+            }
         };
         let delta = self.engine.delta_to(&opened).await;
         let artifact = common::Artifact { delta, ..opened.describe() };
@@ -92,7 +97,42 @@ impl seed_server::Seed for SeedService {
             }
             _ => None,
         };
-        Ok(Response::new(ResolveReply { artifact: Some(artifact), tiny, level: None }))
+        Ok(ResolveReply { artifact: Some(artifact), tiny, level: None })
+    }
+}
+
+#[tonic::async_trait]
+impl seed_server::Seed for SeedService {
+    async fn resolve(
+        &self,
+        request: Request<ResolveRequest>,
+    ) -> Result<Response<ResolveReply>, Status> {
+        let asked = of_scheduler_or_node(request)?;
+        let target = targets::from_wire(asked.target.clone()).map_err(bad_request)?;
+        if target.url.lies_here() {
+            let why = "files are read by the host that was asked, never by a seed";
+            return Err(Status::permission_denied(why));
+        }
+        if let Some(below) = &asked.level {
+            let level = Some(self.level(&target, below, &asked).await?);
+            return Ok(Response::new(ResolveReply { level, ..ResolveReply::default() }));
+        }
+        match self.find_out(&target, &asked).await {
+            Ok(answer) => {
+                self.answers.keep(&asked, &answer).await;
+                Ok(Response::new(answer))
+            }
+            Err(status) if !is_the_seeds_own(status.code()) => {
+                self.answers.forget(&asked).await;
+                Err(status)
+            }
+            Err(status) => {
+                let last = if asked.fresh { None } else { self.answers.last(&asked).await };
+                let last = last.ok_or(status)?;
+                tracing::info!(url = %target.url, "nobody says what it is now: it is what it was");
+                Ok(Response::new(last))
+            }
+        }
     }
 
     type PreheatStream = preheat::Events;

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::Resolver;
-use super::resolve::is_the_seeds_own;
+use crate::seed::is_the_seeds_own;
 
 /// How a preheating goes.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<Preheating, Status>> + Send>>;

@@ -27,6 +27,7 @@ use tonic::{Code, Request, Status};
 
 use crate::membership::{Member, Members};
 use crate::metrics::SchedulerMetrics;
+use crate::seed::is_the_seeds_own;
 
 mod cache;
 
@@ -453,20 +454,6 @@ fn seed_lost(status: Status) -> Status {
         true => Status::unavailable(format!("the seed is lost: {}", status.message())),
         false => status,
     }
-}
-
-/// Whether another seed may know better.
-pub(super) fn is_the_seeds_own(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unavailable
-            | Code::Internal
-            | Code::Unknown
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::ResourceExhausted
-            | Code::Aborted
-    )
 }
 
 /// Whether this can be all of what an artifact is, and is as short as it is to be remembered.

@@ -17,7 +17,7 @@ use dfs_source::{FileOptions, HttpOptions, OciOptions, S3Options, SourcesBuilder
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::SeedService;
+use super::{Answers, SeedService};
 use crate::membership::Members;
 
 /// Largest message that goes to a scheduler: the index of what is held of one task.
@@ -73,6 +73,7 @@ pub struct Service {
     host: Host,
     channels: Arc<dyn Channels>,
     tracker: Tracker,
+    answers: Answers,
 }
 
 impl Service {
@@ -117,7 +118,8 @@ impl Service {
         };
         let channels = Arc::clone(&network.channels);
         let host = Host::start(host, network, tracker.tasks(), tracker.token())?;
-        Ok(Self { host, channels, tracker: tracker.clone() })
+        let answers = Answers::in_dir(data_dir.subdir("answers")?);
+        Ok(Self { host, channels, tracker: tracker.clone(), answers })
     }
 
     /// Has it know those of other areas, as the member list names them.
@@ -143,7 +145,8 @@ impl Service {
     pub fn grpc(&self) -> SeedServer<SeedService> {
         let (engine, name) = (self.host.engine.clone(), self.host.info.name.clone());
         let (channels, tracker) = (Arc::clone(&self.channels), self.tracker.clone());
-        SeedServer::new(SeedService::new(engine, name, channels, tracker))
+        let answers = self.answers.clone();
+        SeedServer::new(SeedService::new(engine, name, channels, tracker, answers))
             .max_encoding_message_size(MAX_MESSAGE)
     }
 }

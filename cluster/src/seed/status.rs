@@ -62,3 +62,17 @@ fn read_code(error: &ReadError) -> Code {
         _ => Code::Unknown,
     }
 }
+
+/// Whether another seed may know better.
+pub(crate) fn is_the_seeds_own(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Internal
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+    )
+}

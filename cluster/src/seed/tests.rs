@@ -69,6 +69,7 @@ async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
         "seed".to_owned(),
         Arc::new(dfs_service::net::GrpcChannels::default()),
         lifecycle.service("seed"),
+        Answers::in_dir(dir.path().join("answers")),
     );
     let mut events = service.obtain(Request::new(request.clone())).await.unwrap().into_inner();
     let said = said_at_once(&mut events);

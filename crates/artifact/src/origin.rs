@@ -233,7 +233,7 @@ async fn without_holes(parts: PartStream) -> Result<ByteStream, SourceError> {
 }
 
 /// Bytes `range` of a longer stream.
-fn cut(stream: ByteStream, range: ByteRange) -> ByteStream {
+pub fn cut(stream: ByteStream, range: ByteRange) -> ByteStream {
     let state = (stream, 0u64);
     stream::unfold(state, move |(mut stream, mut at)| async move {
         while at < range.end {

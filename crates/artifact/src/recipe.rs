@@ -96,6 +96,15 @@ impl OriginRecipe {
 }
 
 impl Recipe {
+    /// Whether it is read where its key says. Who is sent elsewhere shows credentials there.
+    pub fn is_read_at_its_place(&self) -> bool {
+        let (url, place) = (&self.key.url, &self.origin.place().url);
+        match is_content_name(url) {
+            true => content_name(place) == *url && !is_content_name(place),
+            false => place == url,
+        }
+    }
+
     /// The task that this one is made of: the compressed content, or the archive whose parts it is.
     pub fn archive(&self) -> Option<Self> {
         let (place, ranges, validator, transform, length) = match &self.origin {

@@ -64,6 +64,9 @@ pub trait OpenTask: Send + Sync {
         Vec::new()
     }
 
+    /// All of this task was read, by what [`Self::open`] gave, and is what its name says.
+    async fn confirm(&self, _recipe: &Recipe) {}
+
     /// Keeps something that was made on the way, and takes long to make: it may go at any time.
     async fn keep(&self, _name: &TaskKey, _content: Bytes) {}
 }

@@ -9,12 +9,14 @@
 //! one a node has follows from the [`Shape`] alone.
 
 mod digest;
+mod hashing;
 mod proof;
 mod shape;
 #[cfg(test)]
 mod tests;
 
 pub use digest::{ContentError, fold, group_digest, group_digests, merge};
+pub use hashing::GroupHashing;
 pub use proof::{Proof, ProofDecodeError, ProveError, VerifyError, prove, verify, verify_bytes};
 pub(crate) use proof::{decode_node, encode_node};
 pub use shape::{Node, Shape};

@@ -4,13 +4,15 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+mod confirmed;
 mod indexes;
 mod level;
 mod resolving;
 mod snapshots;
 
+use confirmed::Seen;
 pub(crate) use indexes::Indexes;
-use resolving::{CheckpointsByName, KeepWhatIsRead};
+use resolving::{Beside, KeepWhatIsRead, WasHere};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,11 +22,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_artifact::origin::{Line, RequestCount, Requests};
 use dfs_artifact::resolve::OpenTask;
+use dfs_artifact::unpack::Checkpoints;
 use dfs_artifact::{
-    Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
+    Artifact, Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions,
+    View,
 };
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, GROUP_BYTES, Invariant, Priority, TaskKey, TaskKind};
+use dfs_model::{ByteRange, GROUP_BYTES, Invariant, Priority, RouteKey, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::oci::is_content_name;
@@ -34,7 +38,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use crate::engine::{Engine, OpenError, ReadError, Role, Task};
-use crate::swarm::{SwarmError, route};
+use crate::swarm::{Swarm, SwarmError, route};
 use crate::targets;
 
 /// Bytes read at a time.
@@ -182,8 +186,14 @@ impl Engine {
             Err(OpenUrlError::Swarm(SwarmError::Unreachable(why)))
                 if !Invariant::WhatIsHereStaysUsable.is_broken() =>
             {
-                tracing::info!(url = %target.url, why, "no scheduler: asking the origin itself");
-                self.open_here(target, view).await
+                match self.open_by_seeds(target, view, freshness, purpose).await {
+                    Ok(opened) => Ok(opened),
+                    Err(error) => {
+                        let error = crate::error_chain(&error);
+                        tracing::info!(url = %target.url, why, error, "no scheduler: asking the origin itself");
+                        self.open_here(target, view).await
+                    }
+                }
             }
             Err(OpenUrlError::Fetch(error)) if !is_ours(&error) => {
                 tracing::info!(url = %target.url, %error, "no index comes: asking the origin itself");
@@ -199,16 +209,13 @@ impl Engine {
         target: &Target,
         view: View,
     ) -> Result<BoxStream<'static, Result<common::Preheating, OpenUrlError>>, OpenUrlError> {
-        let Some(swarm) = self.swarm() else {
-            return Err(SwarmError::Unreachable("this host has no cluster".to_owned()).into());
-        };
+        let swarm = self.cluster()?;
         let request = scheduler::PreheatRequest {
             target: Some(targets::to_wire(target)),
             view: targets::view_to_wire(view).into(),
             ..scheduler::PreheatRequest::default()
         };
-        let route = route(&domain_of(&target.credentials), &target.url);
-        let events = swarm.preheat(&route, request).await?;
+        let events = swarm.preheat(&route_to(target), request).await?;
         Ok(events.map(|event| event.map_err(OpenUrlError::from)).boxed())
     }
 
@@ -218,18 +225,12 @@ impl Engine {
         target: &Target,
         view: View,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let opener = Arc::new(KeepWhatIsRead::new(self, target));
-        let options = ResolveOptions {
-            domain: domain_of(&target.credentials).into_owned(),
-            opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
-            ..ResolveOptions::default()
+        let artifact = match self.resolve_here(target, view).await {
+            // What was here and is none of its image's any more is read anew.
+            Err((_, WasHere(true))) => self.resolve_here(target, view).await,
+            resolved => resolved,
         };
-        let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
-        let resolved = Box::pin(resolving).await;
-        if let Err(error) = &resolved {
-            opener.give_back(error).await;
-        }
-        let artifact = resolved?;
+        let artifact = artifact.map_err(|(error, _)| error)?;
         let Some(built) = artifact.index else {
             let tasks = self.open_recipes(target, &artifact.tasks).await?;
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
@@ -239,6 +240,27 @@ impl Engine {
         let index = self.import_index(built).await?;
         let tasks = self.open_recipes(target, index.index.spaces()).await?;
         Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
+    }
+
+    async fn resolve_here(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> Result<Artifact, (ResolveError, WasHere)> {
+        let opener = Arc::new(KeepWhatIsRead::new(self, target));
+        let options = ResolveOptions {
+            domain: domain_of(&target.credentials).into_owned(),
+            opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
+            ..ResolveOptions::default()
+        };
+        let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
+        match Box::pin(resolving).await {
+            Err(error) => {
+                let was_here = opener.give_back(&error).await;
+                Err((error, was_here))
+            }
+            Ok(artifact) => Ok(artifact),
+        }
     }
 
     async fn open_recipes(
@@ -260,6 +282,7 @@ impl Engine {
         credentials: &Credentials,
     ) -> Result<Task, OpenUrlError> {
         let origin = self.origin_of(recipe, credentials).await?;
+        let origin = self.held_against_what_was_seen(recipe, origin).await;
         let info = TaskInfo::new(recipe.key.clone(), recipe.length, origin.ranges());
         let info = info.at(&recipe.origin.place().url);
         let task = self.open(&info, Some(recipe.clone()), Some(origin)).await?;
@@ -288,9 +311,10 @@ impl Engine {
         if !is_unpacked {
             return Ok(dfs_artifact::open_inside(recipe, archive));
         }
-        let keeper = CheckpointsByName::new(self, recipe);
+        let keeper = Beside::checkpoints(self, recipe);
         // Of what is all here nothing is read again.
         let known = if self.is_whole(&recipe.key.id()) { None } else { keeper.known().await };
+        let known = known.and_then(|encoded| Checkpoints::decode(encoded).ok());
         Ok(dfs_artifact::open_unpacked(recipe, archive, known, Arc::new(keeper)))
     }
 
@@ -301,20 +325,28 @@ impl Engine {
         freshness: Freshness,
         purpose: Purpose,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let Some(swarm) = self.swarm() else {
-            return Err(SwarmError::Unreachable("this host has no cluster".to_owned()).into());
-        };
-        let request = scheduler::ResolveRequest {
-            target: Some(targets::to_wire(target)),
-            view: targets::view_to_wire(view).into(),
-            fresh: freshness.is_fresh(),
-            max_age_ms: freshness.max_age_ms(),
-            read: purpose == Purpose::Read,
-            ..scheduler::ResolveRequest::default()
-        };
-        let route = route(&domain_of(&target.credentials), &target.url);
-        let reply = swarm.resolve(&route, request).await?;
+        let swarm = self.cluster()?;
+        let request = question(target, view, freshness, purpose);
+        let reply = swarm.resolve(&route_to(target), request).await?;
         self.open_answer(target, reply).await
+    }
+
+    /// The same without a scheduler: by what the seeds know, that are known here.
+    async fn open_by_seeds(
+        &self,
+        target: &Target,
+        view: View,
+        freshness: Freshness,
+        purpose: Purpose,
+    ) -> Result<OpenArtifact, OpenUrlError> {
+        let request = question(target, view, freshness, purpose);
+        let reply = self.cluster()?.resolve_at_seeds(&route_to(target), &request).await?;
+        self.open_answer(target, reply).await
+    }
+
+    fn cluster(&self) -> Result<&Swarm, SwarmError> {
+        let nobody = || SwarmError::Unreachable("this host has no cluster".to_owned());
+        self.swarm().ok_or_else(nobody)
     }
 
     /// Opens what a scheduler says that `target` is.
@@ -373,6 +405,28 @@ impl Engine {
     }
 }
 
+/// What a scheduler or a seed is asked.
+fn question(
+    target: &Target,
+    view: View,
+    freshness: Freshness,
+    purpose: Purpose,
+) -> scheduler::ResolveRequest {
+    scheduler::ResolveRequest {
+        target: Some(targets::to_wire(target)),
+        view: targets::view_to_wire(view).into(),
+        fresh: freshness.is_fresh(),
+        max_age_ms: freshness.max_age_ms(),
+        read: purpose == Purpose::Read,
+        ..scheduler::ResolveRequest::default()
+    }
+}
+
+/// Who is asked about a target.
+fn route_to(target: &Target) -> RouteKey {
+    route(&domain_of(&target.credentials), &target.url)
+}
+
 /// The domain of what is fetched with these credentials.
 fn domain_of(credentials: &Credentials) -> Cow<'static, str> {
     match credentials {
@@ -412,11 +466,13 @@ struct Kept {
     requests: Requests,
     /// As its reads of what was missing show it.
     line: Arc<Mutex<Line>>,
+    /// What is seen of it by who reads all of it.
+    seen: Option<Seen>,
 }
 
 impl Kept {
     fn of(task: Task) -> Self {
-        Self { task, requests: Requests::default(), line: Arc::default() }
+        Self { task, requests: Requests::default(), line: Arc::default(), seen: None }
     }
 
     fn bytes(&self, range: ByteRange) -> ByteStream {
@@ -473,8 +529,13 @@ impl Origin for Kept {
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         self.requests.made();
-        let whole = ByteRange::new(0, self.known_length().await?);
-        Ok(self.bytes(range.unwrap_or(whole).intersection(whole)))
+        let length = self.known_length().await?;
+        let whole = ByteRange::new(0, length);
+        let bytes = self.bytes(range.unwrap_or(whole).intersection(whole));
+        Ok(match &self.seen {
+            Some(seen) if range.is_none() => seen.watch(bytes, length),
+            _ => bytes,
+        })
     }
 
     /// What another task asks for is one request, of whoever that reads it for.

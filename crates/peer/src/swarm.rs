@@ -11,6 +11,7 @@ mod link;
 mod members;
 mod messages;
 mod outbox;
+mod seeds;
 mod session;
 mod silence;
 mod teller;
@@ -18,6 +19,7 @@ mod teller;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -143,6 +145,8 @@ pub struct Swarm {
     options: Arc<SwarmOptions>,
     charges: Arc<Mutex<Option<mpsc::Receiver<Charge>>>>,
     silences: Arc<Silences>,
+    /// Whether no scheduler answered who asked one last.
+    is_left_alone: Arc<AtomicBool>,
 }
 
 impl Swarm {
@@ -167,11 +171,29 @@ impl Swarm {
         );
         tracker.spawn(session.run(stop));
         let charges = Arc::new(Mutex::new(Some(charges)));
-        Self { outbox, members, options, charges, silences: Arc::default() }
+        Self {
+            outbox,
+            members,
+            options,
+            charges,
+            silences: Arc::default(),
+            is_left_alone: Arc::default(),
+        }
     }
 
     /// What the scheduler makes of a URL: done once by a seed, for all.
     pub async fn resolve(
+        &self,
+        route: &RouteKey,
+        request: scheduler::ResolveRequest,
+    ) -> Result<scheduler::ResolveReply, SwarmError> {
+        let answer = self.ask_scheduler(route, request).await;
+        let is_alone = matches!(answer, Err(SwarmError::Unreachable(_)));
+        self.is_left_alone.store(is_alone, Ordering::Relaxed);
+        answer
+    }
+
+    async fn ask_scheduler(
         &self,
         route: &RouteKey,
         mut request: scheduler::ResolveRequest,

@@ -12,7 +12,7 @@ use dfs_tests::{Cluster, Registry, wait};
 use crate::support::gatekeeper::{Asked, Gatekeeper, Verdict};
 use crate::support::images::{Layout, Packing, here};
 use crate::support::trees::{noise, put};
-use crate::support::{Agent, Place, binaries};
+use crate::support::{Agent, Expected, Place, binaries};
 
 /// Bytes of the one file of the image, of which each layer is about as long: noise does not pack.
 const LENGTH: usize = 3_000_000;
@@ -101,6 +101,12 @@ impl Stage {
         assert!(mounted.is_ok(), "{last}");
         assert!(fs::read(dir.join("large")).unwrap() == noise(11, LENGTH));
     }
+}
+
+/// The first byte that is asked for.
+fn first_byte(asked: &Asked) -> u64 {
+    let range = asked.header("range").and_then(|range| range.strip_prefix("bytes="));
+    range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
 }
 
 fn headers(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -193,18 +199,57 @@ fn a_layer_that_breaks_off_is_gone_on_with_or_is_one_error() {
 fn a_layer_with_another_byte_is_one_error() {
     for packing in [Packing::Gzip, Packing::Plain, Packing::Zstd] {
         Stage::each(packing, |stage| {
-            let offset = |asked: &Asked| {
-                let first = asked.header("range").and_then(|range| range.strip_prefix("bytes="));
-                first.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
-            };
             // Always the same byte of the layer, by whatever range it is asked for.
             stage.judge_layer(move |asked| {
-                1_000_000_u64.checked_sub(offset(asked)).map_or(Verdict::Pass, Verdict::Flip)
+                1_000_000_u64.checked_sub(first_byte(asked)).map_or(Verdict::Pass, Verdict::Flip)
             });
             stage.is_refused(&["unpack", "checksum", "corrupt", "damaged", "sha256:"]);
             stage.gets_well();
         });
     }
+}
+
+#[test]
+fn a_part_of_a_layer_that_is_read_again_is_held_against_what_the_whole_one_was() {
+    for packing in [Packing::Gzip, Packing::Plain] {
+        let stage = Stage::new(packing, false);
+        stage.is_right("whole");
+        stage.agent.dfctl(&["umount", stage.place.path("whole").to_str().unwrap()]).done();
+        assert!(stage.agent.forget_contents() > 0);
+        stage.judge_layer(|asked| match asked.header("range") {
+            Some(_) => Verdict::Flip(60_000),
+            None => Verdict::Pass,
+        });
+        let dir = stage.agent.mount(&stage.url(), stage.place.path("again"));
+        let read = fs::read(dir.join("large")).map_err(|error| error.raw_os_error());
+        assert_eq!(read.err(), Some(Some(5)), "{packing:?}");
+        assert!(stage.gate.spoiled() > 0, "nothing was done to any request");
+        stage.gate.open();
+        wait::until("the file is read", || {
+            fs::read(dir.join("large")).is_ok_and(|bytes| bytes == noise(11, LENGTH))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_wrong_part_of_a_layer_that_was_not_read_to_its_end_is_not_believed_by_the_next_agent() {
+    let mut stage = Stage::new(Packing::Plain, false);
+    let cut = |asked: &Asked| match first_byte(asked) {
+        0 => Verdict::Flip(1000),
+        _ => Verdict::Answer("503 Service Unavailable", Vec::new(), Vec::new()),
+    };
+    stage.judge_layer(cut);
+    let dir = stage.place.dir("killed");
+    stage.agent.guard(&dir);
+    let mounting = stage.agent.dfctl_start(&["mount", &stage.url(), dir.to_str().unwrap()]);
+    wait::until("a wrong beginning is here", || stage.gate.spoiled() >= 3).unwrap();
+    // It would start another agent.
+    mounting.kill();
+    stage.agent.kill();
+    stage.gate.open();
+    stage.agent.start_again();
+    stage.is_right("right");
 }
 
 #[test]

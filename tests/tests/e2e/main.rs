@@ -45,6 +45,7 @@ mod kills;
 mod lanes;
 mod layouts;
 mod liars;
+mod lone_nodes;
 mod media;
 mod mirror;
 mod model;

@@ -221,6 +221,17 @@ impl Agent {
         self.mounts.lock().unwrap().push(Mount::guard(dir));
     }
 
+    /// Has its store lose the contents of all blobs, and nothing of what it knows of them; how many.
+    pub fn forget_contents(&self) -> usize {
+        let listed = self.dfctl(&["task", "ls", "--format", "json"]).done().json().unwrap();
+        let tasks = listed["items"].as_array().unwrap().iter().map(|item| &item["task"]);
+        let blobs: Vec<_> = tasks.filter(|task| task["kind"] == "blob").collect();
+        for blob in &blobs {
+            self.dfctl(&["task", "rm", "--yes", blob["id"].as_str().unwrap()]).done();
+        }
+        blobs.len()
+    }
+
     /// One of its counters.
     pub fn metric(&self, name: &str) -> u64 {
         self.node.process().metric(name).unwrap() as u64

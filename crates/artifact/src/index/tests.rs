@@ -28,6 +28,10 @@ fn recipe(kind: TaskKind, length: u64, etag: String, origin: OriginRecipe) -> Re
     Recipe { key, length: Some(length), origin }
 }
 
+fn at(place: &str, recipe: Recipe) -> Recipe {
+    Recipe { key: TaskKey { url: url(place), ..recipe.key }, ..recipe }
+}
+
 fn spaces() -> Vec<Recipe> {
     let member = |path: &str, offset, length| Member {
         path: path.into(),
@@ -41,7 +45,7 @@ fn spaces() -> Vec<Recipe> {
     let blob = OriginRecipe::Url { place: place("https://h/d/big"), ranges: true };
     vec![
         recipe(TaskKind::Space, length, digest, members),
-        recipe(TaskKind::Blob, 10_000, "\"2\"".into(), blob),
+        at("https://h/d/big", recipe(TaskKind::Blob, 10_000, "\"2\"".into(), blob)),
     ]
 }
 
@@ -94,6 +98,26 @@ fn an_index_gives_back_tree_tasks_and_digests() {
     assert_eq!(image.attr(nid(b"hard")).unwrap().nlink, 2);
     let extent = image.extent(nid(b"b"), 100).unwrap().unwrap();
     assert_eq!((extent.space, extent.offset, extent.length), (Some(0), 4196, 500));
+}
+
+#[test]
+fn a_space_that_is_read_elsewhere_than_its_task_is_is_refused() {
+    let digest = format!("sha256/{}", "a".repeat(64));
+    let content = format!("oci-blob://r.test/{digest}");
+    let blob = |host: &str| format!("oci://{host}/app?blob={}", digest.replace('/', ":"));
+    let stated = |place: &str| OriginRecipe::Url { place: self::place(place), ranges: true };
+    for (name, read, is_taken) in [
+        ("https://h/d/big", "https://h/d/big", true),
+        ("https://h/d/big", "https://evil/d/big", false),
+        (&content, &blob("r.test"), true),
+        (&content, &blob("evil.test"), false),
+        (&content, &content, false),
+    ] {
+        let recipe = at(name, recipe(TaskKind::Blob, 10_000, "\"2\"".into(), stated(read)));
+        let spaces = [spaces().remove(0), recipe];
+        let parsed = Index::parse(build(&tree(), &spaces));
+        assert_eq!(parsed.is_ok(), is_taken, "{name} {read} {parsed:?}");
+    }
 }
 
 #[test]

@@ -22,6 +22,9 @@ impl Index {
         if tag != space_tag(recipe) {
             return Err(IndexError::Contradiction("a space is another task than its recipe's"));
         }
+        if !recipe.is_read_at_its_place() {
+            return Err(IndexError::Contradiction("a space is read elsewhere than its task is"));
+        }
         if blocks != length.div_ceil(self.image.block_bytes()) {
             return Err(IndexError::Contradiction("a space is of another length than its recipe"));
         }

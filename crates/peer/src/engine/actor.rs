@@ -27,7 +27,7 @@ use crate::conductor::{
     Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Place,
     Provider, SourceAccess,
 };
-use crate::swarm::Swarm;
+use crate::swarm::{Swarm, route_of};
 
 /// From when on a download of which nothing is wanted rests: parts of one are asked for one after the other.
 const RESTED: Duration = Duration::from_secs(1);
@@ -412,8 +412,12 @@ impl Actor {
             self.asked_at.get_or_insert_with(Instant::now);
         }
         self.conductor.tell_any_order_anew();
-        if let Some(swarm) = &self.engine.swarm {
-            swarm.register(&self.shared.info, priority, self.shared.commands.clone());
+        let Some(swarm) = &self.engine.swarm else { return };
+        swarm.register(&self.shared.info, priority, self.shared.commands.clone());
+        let seeds = swarm.seeds_without_scheduler(&route_of(&self.shared.info.key));
+        if !seeds.is_empty() {
+            let parent = |host| ParentHost { host, grant: Bytes::new(), fetches: true };
+            self.set_parents(seeds.into_iter().map(parent).collect());
         }
     }
 

@@ -1,5 +1,6 @@
 //! The member list: who schedules, who seeds, with which key.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,17 @@ impl Members {
             self.schedulers.clone_from(&known.schedulers);
         }
         self
+    }
+
+    /// Seeds in the order in which they are asked for a key, those of the area alone where it has any.
+    pub(super) fn seeds_for(&self, route: &RouteKey) -> Vec<(HostInfo, SocketAddr)> {
+        let here = |host: &HostInfo| host.location.area == self.area;
+        let any_here = self.seeds.iter().any(|(host, _)| here(host));
+        let eligible = self.seeds.iter().filter(|(host, _)| !any_here || here(host));
+        let eligible: HashMap<HostId, &(HostInfo, SocketAddr)> =
+            eligible.map(|seed| (seed.0.id, seed)).collect();
+        let order = rank(route, eligible.keys()).into_iter();
+        order.filter_map(|id| eligible.get(&id).copied().cloned()).collect()
     }
 
     /// The scheduler responsible for a key: the first in rendezvous order within the area; of all

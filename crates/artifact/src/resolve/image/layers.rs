@@ -125,6 +125,9 @@ impl Context<'_> {
             let error = ImageError::OtherLayer { number, actual, expected: diff_id };
             return Err(self.image_error(error));
         }
+        if let Some(opener) = &self.options.opener {
+            opener.confirm(&recipe).await;
+        }
         let (mut scanned, links) = scan.finish_layer().map_err(tar)?;
         for file in scanned.tree.files_mut().filter(|file| file.length >= LEAST) {
             file.digest = digests.get(&file.location.offset).copied().map(Box::new);

@@ -110,7 +110,7 @@ impl Context<'_> {
         if !self.is_public(reference) {
             self.ask_for(reference, &mine).await?;
         }
-        if self.ask_for(reference, &others).await.is_err() {
+        if self.ask_for(reference, &others).await.is_err_and(|error| is_gone(&error)) {
             return Ok(None);
         }
         let (url, reference) = (self.url(), reference.clone());
@@ -122,9 +122,8 @@ impl Context<'_> {
         });
         let told = telling.await;
         let told = told.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let (bytes, tasks, left_out) =
-            told.map_err(|source| ResolveError::Index { url: self.url(), source })?;
-        Ok(Some(self.built(bytes, tasks, left_out)))
+        // One that cannot be told anew is made anew.
+        Ok(told.ok().map(|(bytes, tasks, left_out)| self.built(bytes, tasks, left_out)))
     }
 
     /// Asks the registry whether it gives these blobs of the repository to who asks here.
@@ -161,6 +160,12 @@ impl Context<'_> {
         let asking: Vec<_> = asking.collect();
         stream::iter(asking).buffered(AT_ONCE).filter_map(async |other| other).collect().await
     }
+}
+
+/// Whether a registry says that it gives a blob to nobody, or not to who asks. One that says nothing may have it: what it is
+/// needed for shows it.
+fn is_gone(error: &SourceError) -> bool {
+    matches!(error, SourceError::NotFound { .. } | SourceError::NotPermitted { .. })
 }
 
 /// Has a task read in the repository that was named, wherever it was seen first.
