@@ -13,7 +13,9 @@ use bytes::Bytes;
 use dfs_artifact::origin::KeepCheckpoints;
 use dfs_artifact::resolve::{ImageError, OpenTask};
 use dfs_artifact::{Index, Origin, Recipe, ResolveError};
-use dfs_model::{CanonicalUrl, TaskId, TaskInfo, TaskKey, TaskKind, Transform, groups_in};
+use dfs_model::{
+    CanonicalUrl, TaskId, TaskInfo, TaskKey, TaskKind, Transform, Validator, groups_in,
+};
 use dfs_source::oci::is_content_name;
 use dfs_source::{Credentials, SourceError, Target};
 use parking_lot::Mutex;
@@ -174,9 +176,10 @@ impl Beside {
     }
 
     fn of(engine: &Engine, recipe: &Recipe, what: &str) -> Self {
-        let mut name = TaskKey { kind: TaskKind::Index, ..recipe.key.clone() };
-        let version = name.validator.version.take().unwrap_or_default();
-        name.validator.version = Some(format!("{version}{what}"));
+        let version = recipe.key.validator.version.as_deref().unwrap_or_default();
+        let validator =
+            Validator { version: Some(format!("{version}{what}")), ..Validator::default() };
+        let name = TaskKey { kind: TaskKind::Index, validator, ..recipe.key.clone() };
         Self { engine: engine.clone(), name, place: recipe.origin.place().url.clone() }
     }
 
