@@ -6,6 +6,7 @@
 //! made of and merges their layers. [`resolve()`] puts them together: URL → recipes and index; [`origin`] turns a
 //! recipe back into bytes. Everything read from outside is hostile until checked. Nothing is kept on disk.
 
+pub mod chunks;
 mod encoding;
 pub mod erofs;
 pub mod image;
@@ -23,6 +24,7 @@ pub mod tree;
 pub mod unpack;
 pub mod zip;
 
+pub use chunks::ChunkTable;
 pub use index::{Facts, Index, IndexError};
 pub use members::{Member, MemberTable};
 pub use ondisk::ImagesOnDisk;

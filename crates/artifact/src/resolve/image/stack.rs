@@ -15,7 +15,7 @@ use crate::erofs::{BlockSize, MAX_SPACES};
 use crate::image::manifest::LayerBlob;
 use crate::image::{Layer, merge};
 use crate::index::{Index, IndexError};
-use crate::recipe::{OriginRecipe, Recipe};
+use crate::recipe::Recipe;
 use crate::resolve::{Artifact, Planned, ResolveError};
 
 /// Number of how layers become an index: what was kept by another one is made again.
@@ -165,9 +165,8 @@ impl Context<'_> {
 
 /// Has a task read in the repository that was named, wherever it was seen first.
 fn relocate(task: &mut Recipe, reference: &Located) {
-    let Some(digest) = named_digest(&task.key.url) else { return };
-    if let OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } = &mut task.origin {
-        place.url = reference.blob(digest).url();
+    if let Some(digest) = named_digest(&task.key.url) {
+        task.origin.relocate(reference.blob(digest).url());
     }
 }
 
