@@ -26,4 +26,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "chunks", run: tables::chunks, seeds: tables::chunk_seeds },
     Target { name: "checkpoints", run: seeking::checkpoints, seeds: seeking::tables },
     Target { name: "layer", run: seeking::layer, seeds: seeking::layers },
+    Target { name: "toc", run: seeking::toc, seeds: seeking::tocs },
 ];

@@ -67,4 +67,5 @@ short_runs! {
     chunks: "chunks", 20000;
     checkpoints: "checkpoints", 20000;
     layer: "layer", 20000;
+    toc: "toc", 20000;
 }
