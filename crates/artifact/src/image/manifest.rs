@@ -138,6 +138,16 @@ struct Annotations {
     name: Option<String>,
     #[serde(rename = "io.containerd.image.name")]
     full_name: Option<String>,
+    #[serde(rename = "containerd.io/snapshot/stargz/toc.digest")]
+    stargz_table: Option<String>,
+    #[serde(rename = "io.github.containers.zstd-chunked.manifest-checksum")]
+    chunked_digest: Option<String>,
+    #[serde(rename = "io.github.containers.zstd-chunked.manifest-position")]
+    chunked_position: Option<String>,
+    #[serde(rename = "io.containers.zstd-chunked.manifest-checksum")]
+    elder_chunked_digest: Option<String>,
+    #[serde(rename = "io.containers.zstd-chunked.manifest-position")]
+    elder_chunked_position: Option<String>,
 }
 
 /// One image or artifact.
@@ -288,6 +298,20 @@ impl Descriptor {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names = [&self.annotations.name, &self.annotations.full_name];
         names.into_iter().filter_map(|name| name.as_deref()).filter(|name| !name.is_empty())
+    }
+
+    /// The digest of the table of contents that an eStargz layer has.
+    pub fn stargz_table(&self) -> Option<&str> {
+        self.annotations.stargz_table.as_deref()
+    }
+
+    /// The digest of the table of contents that a zstd:chunked layer has, and where that is: as containers/storage names them,
+    /// or as it and others did first.
+    pub fn chunked_table(&self) -> Option<(&str, &str)> {
+        let Annotations { chunked_digest, chunked_position, .. } = &self.annotations;
+        let Annotations { elder_chunked_digest, elder_chunked_position, .. } = &self.annotations;
+        let elder = || elder_chunked_digest.as_deref().zip(elder_chunked_position.as_deref());
+        chunked_digest.as_deref().zip(chunked_position.as_deref()).or_else(elder)
     }
 
     /// Whether a manifest of an index says something of another one, instead of being an image.

@@ -15,8 +15,9 @@ use crate::erofs::{BlockSize, MAX_SPACES};
 use crate::image::manifest::LayerBlob;
 use crate::image::{Layer, merge};
 use crate::index::{Index, IndexError};
-use crate::recipe::{OriginRecipe, Recipe};
+use crate::recipe::Recipe;
 use crate::resolve::{Artifact, Planned, ResolveError};
+use crate::toc::Announced;
 
 /// Number of how layers become an index: what was kept by another one is made again.
 const FORMAT: &str = "layers.1";
@@ -86,7 +87,10 @@ impl Context<'_> {
         diff_ids: &[ContentDigest],
     ) -> Option<TaskKey> {
         let lines = layers.iter().zip(diff_ids);
-        let lines = lines.map(|(layer, diff_id)| format!("{} {diff_id}\n", layer.blob.digest));
+        let lines = lines.map(|(layer, diff_id)| {
+            let table = Announced::of(layer).map_or_else(String::new, |table| table.name());
+            format!("{} {diff_id}{table}\n", layer.blob.digest)
+        });
         let list = ContentDigest::sha256(lines.collect::<String>().as_bytes());
         let version = Validator { version: Some(FORMAT.to_owned()), ..Validator::default() };
         let key = self.key(TaskKind::Index, &self.target, version);
@@ -170,9 +174,8 @@ fn is_gone(error: &SourceError) -> bool {
 
 /// Has a task read in the repository that was named, wherever it was seen first.
 fn relocate(task: &mut Recipe, reference: &Located) {
-    let Some(digest) = named_digest(&task.key.url) else { return };
-    if let OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } = &mut task.origin {
-        place.url = reference.blob(digest).url();
+    if let Some(digest) = named_digest(&task.key.url) {
+        task.origin.relocate(reference.blob(digest).url());
     }
 }
 
