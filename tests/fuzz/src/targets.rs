@@ -1,6 +1,7 @@
 //! The targets, by what they read.
 
 mod archives;
+mod bootstraps;
 mod indexes;
 mod listings;
 mod seeking;
@@ -27,4 +28,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "checkpoints", run: seeking::checkpoints, seeds: seeking::tables },
     Target { name: "layer", run: seeking::layer, seeds: seeking::layers },
     Target { name: "toc", run: seeking::toc, seeds: seeking::tocs },
+    Target { name: "rafs", run: bootstraps::parse, seeds: Vec::new },
 ];

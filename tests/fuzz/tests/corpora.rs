@@ -68,4 +68,5 @@ short_runs! {
     checkpoints: "checkpoints", 20000;
     layer: "layer", 20000;
     toc: "toc", 20000;
+    rafs: "rafs", 3000;
 }

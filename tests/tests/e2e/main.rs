@@ -58,6 +58,7 @@ mod power;
 mod preheat;
 mod promises;
 mod push;
+mod rafs;
 mod reaching;
 mod recovery;
 mod registry;

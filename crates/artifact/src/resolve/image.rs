@@ -10,6 +10,7 @@ mod by_toc;
 mod equal;
 mod layers;
 mod made_of;
+mod rafs;
 mod stack;
 mod whole;
 
@@ -29,6 +30,7 @@ use crate::image::{
     Platform, choose, parse,
 };
 use crate::index::IndexError;
+use crate::rafs::RafsError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
 use crate::tar::TarError;
 use crate::tree::{Content, FileData, LeftOut, Location, Meta, Mtime, TreeBuilder, TreeError};
@@ -112,6 +114,14 @@ pub enum ImageError {
     /// What has a manifest is something else.
     #[error("it is no image: it has files, and no layers")]
     NoImage,
+    /// It is not made of layers over one another.
+    #[error(
+        "an image that Nydus made is shown as a whole: it has no layers to be shown by themselves"
+    )]
+    NoLayers,
+    /// Nydus made it, and it cannot be read.
+    #[error(transparent)]
+    Rafs(#[from] RafsError),
 }
 
 /// Whether a target names a manifest of a registry, whose contents make a tree.
@@ -147,6 +157,7 @@ impl Context<'_> {
                 let (layers, diff_ids) = (&layers[..wanted], &config.diff_ids[..wanted]);
                 self.layers(&reference, layers, diff_ids, sources).await
             }
+            Contents::Rafs(layers) => self.rafs(&reference, &layers).await,
             Contents::Artifact { files, .. } => self.files(&reference, &files).await,
         }
     }

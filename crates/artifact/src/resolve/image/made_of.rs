@@ -40,7 +40,11 @@ pub async fn image_layers(sources: &Sources, target: &Target) -> Result<ImageLay
     let manifest = context.manifest(&reference, &stat).await?;
     let failed = |error: ImageError| context.image_error(error);
     let contents = manifest.contents().map_err(|error| failed(error.into()))?;
-    let Contents::Image(layers) = contents else { return Err(failed(ImageError::NoImage)) };
+    let layers = match contents {
+        Contents::Image(layers) => layers,
+        Contents::Rafs(_) => return Err(failed(ImageError::NoLayers)),
+        Contents::Artifact { .. } => return Err(failed(ImageError::NoImage)),
+    };
     let config = reference.blob(manifest.config.digest);
     let config = context.described(&config, &manifest.config).await?;
     let config = ImageConfig::parse(&config, &manifest, &layers);

@@ -70,16 +70,25 @@ impl Context<'_> {
         for task in &mut planned.tasks {
             relocate(task, reference);
         }
+        self.finish_and_keep(planned, name.as_ref()).await
+    }
+
+    /// Writes the index of a stack, and keeps it by its name.
+    pub(super) async fn finish_and_keep(
+        &self,
+        planned: Planned,
+        name: Option<&TaskKey>,
+    ) -> Result<Artifact, ResolveError> {
         let artifact = self.finish(planned).await?;
         if let (Some(opener), Some(name), Some(index)) =
-            (&self.options.opener, &name, &artifact.index)
+            (&self.options.opener, name, &artifact.index)
         {
             opener.keep(name, index.bytes.clone()).await;
         }
         Ok(artifact)
     }
 
-    /// By what the index over these layers is found again; none of an image on a disk, whose rights are those of files.
+    /// By what the index over these layers is found again.
     fn name_of_stack(
         &self,
         reference: &Located,
@@ -91,15 +100,26 @@ impl Context<'_> {
             let table = Announced::of(layer).map_or_else(String::new, |table| table.name());
             format!("{} {diff_id}{table}\n", layer.blob.digest)
         });
-        let list = ContentDigest::sha256(lines.collect::<String>().as_bytes());
-        let version = Validator { version: Some(FORMAT.to_owned()), ..Validator::default() };
+        self.name_of_list(reference, &lines.collect::<String>(), FORMAT)
+    }
+
+    /// By what the index is found again that was made of this list in such a way; none of an image on a disk, whose rights
+    /// are those of files.
+    pub(super) fn name_of_list(
+        &self,
+        reference: &Located,
+        list: &str,
+        format: &str,
+    ) -> Option<TaskKey> {
+        let list = ContentDigest::sha256(list.as_bytes());
+        let version = Validator { version: Some(format.to_owned()), ..Validator::default() };
         let key = self.key(TaskKind::Index, &self.target, version);
         Some(TaskKey { url: reference.layers_name(&list)?, ..key })
     }
 
     /// The index over the same layers that was made before; `None` where there is none, or what it points into cannot be
     /// read here.
-    async fn kept_stack(
+    pub(super) async fn kept_stack(
         &self,
         reference: &Located,
         name: &TaskKey,
@@ -131,7 +151,7 @@ impl Context<'_> {
     }
 
     /// Asks the registry whether it gives these blobs of the repository to who asks here.
-    async fn ask_for(
+    pub(super) async fn ask_for(
         &self,
         reference: &Located,
         digests: &BTreeSet<ContentDigest>,
