@@ -92,7 +92,12 @@ impl Registry {
     }
 
     /// Puts the image of an `oci:` layout there, its layers packed anew in this way.
-    pub fn push_packed(&self, layout: &Path, reference: &str, packing: &str) -> Result<(), Failure> {
+    pub fn push_packed(
+        &self,
+        layout: &Path,
+        reference: &str,
+        packing: &str,
+    ) -> Result<(), Failure> {
         let mut command = Command::new("skopeo");
         command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
         command.args(["--dest-compress-format", packing]);

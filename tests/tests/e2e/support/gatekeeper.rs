@@ -126,7 +126,7 @@ fn serve(
     let is_whole = matches!(verdict, Verdict::Whole);
     let passes = |line: &&String| {
         let line = line.to_ascii_lowercase();
-        !line.starts_with("connection:") && !(is_whole && line.starts_with("range:"))
+        !(line.starts_with("connection:") || is_whole && line.starts_with("range:"))
     };
     for line in asked.head.iter().filter(passes) {
         write!(upstream, "{line}\r\n")?;
