@@ -79,6 +79,7 @@ mod survival;
 mod swarm;
 mod sync;
 mod sync_adverse;
+mod tables;
 mod testbed;
 mod traces;
 mod upgrades;

@@ -174,10 +174,14 @@ impl<P: Packed> Batches<P> {
         self: &Arc<Self>,
         units: Range<usize>,
     ) -> Result<Vec<Result<Bytes, SourceError>>, SourceError> {
+        let table = self.packed.units();
+        let is_kept = |&unit: &usize| Kept::takes(P::place(&table[unit]).len());
+        let longer: Vec<usize> =
+            units.clone().filter(|unit| is_kept(unit) && self.kept.get(*unit).is_none()).collect();
+        let _turns = self.kept.turns(&longer).await;
         let mut kept: Vec<Option<Bytes>> = units.clone().map(|unit| self.kept.get(unit)).collect();
         let missing = units.clone().zip(&kept).filter(|(_, body)| body.is_none());
         let missing: Vec<usize> = missing.map(|(unit, _)| unit).collect();
-        let table = self.packed.units();
         let extents = missing.iter().map(|&unit| P::extent(&table[unit]));
         let span = extents.reduce(|a, b| ByteRange::new(a.start.min(b.start), a.end.max(b.end)));
         let Some(span) = span else { return Ok(kept.into_iter().flatten().map(Ok).collect()) };

@@ -13,7 +13,7 @@ use super::pieces::{File, files};
 use super::rows::{self, Row};
 use crate::chunks::{Chunk, Codec, most_packed};
 use crate::erofs::BlockSize;
-use crate::placing::Placing;
+use crate::placing::{MAX_SPACE, Placing};
 use crate::tar::{ScannedTar, attribute, device_number, mode_with, owner};
 use crate::tree::{
     Content, FileData, LeftOut, Location, Meta, Mtime, PendingLink, TreeBuilder, Xattrs,
@@ -22,8 +22,6 @@ use crate::unpack::Limits;
 
 /// How some writers say that there is no time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
-/// Longest space: what 32-bit addresses of blocks reach.
-const MAX_SPACE: u64 = (u32::MAX as u64 - 1) << 9;
 /// What the writers of eStargz add: where what is to be fetched first ends, and the table.
 const OF_THE_FORMAT: [&[u8]; 3] = [b".prefetch.landmark", b".no.prefetch.landmark", TABLE_NAME];
 

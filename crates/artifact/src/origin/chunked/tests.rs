@@ -259,6 +259,20 @@ fn neighbours_come_with_one_request_and_stay_for_their_other_parts() {
 }
 
 #[test]
+fn a_chunk_that_several_want_parts_of_at_a_time_is_fetched_once() {
+    let made = Made::of(&[plain(Codec::Gzip, &[900_000], 0)]);
+    let blob = Blob::new(made.blob.clone(), true);
+    let origin = made.origin(&blob);
+    run(async {
+        let parts = (0..9).map(|part| read(&origin, ByteRange::at(part * 100_000, 100_000)));
+        let parts = futures::future::join_all(parts.collect::<Vec<_>>()).await;
+        let all: Vec<u8> = parts.into_iter().flat_map(Result::unwrap).collect();
+        assert!(all == made.space);
+        assert_eq!(blob.requests.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
 fn members_that_lie_far_apart_are_asked_for_one_by_one() {
     let members = [(); 3].map(|()| plain(Codec::Gzip, &[1000], 500_000));
     let made = Made::of(&members);
