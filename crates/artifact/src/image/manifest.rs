@@ -171,7 +171,7 @@ pub enum Contents {
     /// Layers of a file system, the lowest first.
     Image(Vec<LayerBlob>),
     /// A file system as Nydus keeps it.
-    Rafs(RafsLayers),
+    Rafs(Box<RafsLayers>),
     /// Files: a chart, a model, a module.
     Artifact {
         /// What it is, as its maker says: a media type.
@@ -351,7 +351,7 @@ impl Manifest {
             && let Some(rafs) = self.rafs()
         {
             check_count("layers", self.layers.len(), MAX_LAYERS)?;
-            return Ok(Contents::Rafs(rafs));
+            return Ok(Contents::Rafs(Box::new(rafs)));
         }
         let is_layer = |layer: &Descriptor| LayerType::of(&layer.media_type).is_some();
         let of_image = self.layers.is_empty() || self.layers.iter().any(is_layer);

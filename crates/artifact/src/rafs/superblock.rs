@@ -63,7 +63,7 @@ impl Tables {
         }
         let table = |at: u64, length: u64, entry: usize| {
             let end = at.checked_add(length).filter(|&end| end <= bytes.len() as u64);
-            let whole = length % entry as u64 == 0;
+            let whole = length.is_multiple_of(entry as u64);
             let range = end.filter(|_| whole).map(|end| at as usize..end as usize);
             range.ok_or_else(|| corrupt("one of its tables lies outside of it"))
         };

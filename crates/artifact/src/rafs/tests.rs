@@ -47,7 +47,7 @@ impl Kept {
         let bytes = self.blob(&digest.parse().unwrap());
         let Document::Manifest(manifest) = parse(&bytes, None).unwrap() else { panic!("{image}") };
         let Contents::Rafs(layers) = manifest.contents().unwrap() else { panic!("{image}") };
-        layers
+        *layers
     }
 
     fn bootstrap(&self, image: &str) -> Bytes {
