@@ -56,6 +56,7 @@ mod pins;
 mod power;
 mod preheat;
 mod promises;
+mod proxy;
 mod push;
 mod reaching;
 mod recovery;
