@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dfs_tests::registry::Guard;
@@ -24,7 +24,7 @@ struct Stage {
     _cluster: Option<Cluster>,
     gate: Gatekeeper,
     layer: String,
-    _registry: Registry,
+    registry: Registry,
     place: Place,
 }
 
@@ -45,7 +45,7 @@ impl Stage {
             None => Agent::solo(&place, "agent"),
         };
         let layer = layout.layer_digest(0);
-        Self { agent, _cluster: cluster, gate, layer, _registry: registry, place }
+        Self { agent, _cluster: cluster, gate, layer, registry, place }
     }
 
     /// Both ways to have an agent.
@@ -217,4 +217,46 @@ fn a_manifest_that_is_not_what_its_digest_names_is_one_error() {
         stage.is_refused(&["not sha256:"]);
         stage.gets_well();
     });
+}
+
+#[test]
+fn a_registry_that_knows_no_ranges_sends_each_layer_once() {
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        Stage::each(packing, |stage| {
+            // What of the layer was asked for; all where there is none.
+            let parts = Arc::new(Mutex::new(Vec::new()));
+            let (layer, asked_for) = (stage.layer.clone(), Arc::clone(&parts));
+            stage.gate.judge(move |asked| {
+                if !asked.path.ends_with(&layer) {
+                    return Verdict::Pass;
+                }
+                if asked.method == "GET" {
+                    asked_for.lock().unwrap().push(asked.header("range").map(str::to_owned));
+                }
+                Verdict::Whole
+            });
+            stage.is_right("mount");
+            let parts = parts.lock().unwrap();
+            // Its first byte is asked for to see whether that can be.
+            let (looks, copies): (Vec<_>, Vec<_>) =
+                parts.iter().partition(|part| part.as_deref() == Some("bytes=0-0"));
+            assert!(!looks.is_empty(), "{packing:?}: it was not tried");
+            assert_eq!(copies, [&None], "{packing:?}");
+        });
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_say_that_it_knows_ranges_is_asked_for_them() {
+    for packing in [Packing::Plain, Packing::Gzip] {
+        Stage::each(packing, |stage| {
+            stage.gate.judge(|_| Verdict::Unsaid);
+            stage.is_right("mount");
+            let of_layer = |status| stage.registry.sent(status, &stage.layer);
+            let (whole, parts) = (of_layer(200), of_layer(206));
+            assert!(parts.contains(&1), "{packing:?}: it was not tried");
+            let sent: u64 = whole.iter().chain(&parts).sum();
+            assert!(sent <= LENGTH as u64 * 11 / 10, "{packing:?}: {whole:?} {parts:?}");
+        });
+    }
 }

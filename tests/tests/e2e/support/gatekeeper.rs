@@ -37,6 +37,27 @@ pub enum Verdict {
     CutRequest(u64),
     /// The registry is asked, and its answer never arrives.
     LoseAnswer,
+    /// The registry's answer as that of one that knows no ranges: all of it, whatever part was asked for.
+    Whole,
+    /// The registry's answer, which does not say that parts of it can be asked for.
+    Unsaid,
+}
+
+impl Verdict {
+    /// Whether this line of a request comes to the registry.
+    fn passes(&self, line: &str) -> bool {
+        let is = |name: &str| has_name(line, name);
+        !is("connection") && !(matches!(self, Self::Whole) && is("range"))
+    }
+
+    /// Whether this line of an answer comes back.
+    fn passes_back(&self, line: &str) -> bool {
+        !matches!(self, Self::Whole | Self::Unsaid) || !has_name(line, "accept-ranges")
+    }
+}
+
+fn has_name(line: &str, name: &str) -> bool {
+    line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
 }
 
 type Judge = dyn Fn(&Asked) -> Verdict + Send + Sync;
@@ -121,8 +142,7 @@ fn serve(
     #[expect(clippy::disallowed_methods, reason = "it stands between others' programs")]
     let mut upstream = TcpStream::connect(registry)?;
     write!(upstream, "{} {} HTTP/1.1\r\n", asked.method, asked.path)?;
-    let passes = |line: &&String| !line.to_ascii_lowercase().starts_with("connection:");
-    for line in asked.head.iter().filter(passes) {
+    for line in asked.head.iter().filter(|line| verdict.passes(line)) {
         write!(upstream, "{line}\r\n")?;
     }
     write!(upstream, "Connection: close\r\n\r\n")?;
@@ -170,7 +190,7 @@ fn pass_back(mut client: TcpStream, from: &mut impl BufRead, verdict: &Verdict) 
     let mut line = String::new();
     from.read_line(&mut line)?;
     client.write_all(line.as_bytes())?;
-    for line in head_of(from)? {
+    for line in head_of(from)?.iter().filter(|line| verdict.passes_back(line)) {
         write!(client, "{line}\r\n")?;
     }
     client.write_all(b"\r\n")?;
