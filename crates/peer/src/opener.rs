@@ -10,7 +10,7 @@ mod resolving;
 mod snapshots;
 
 pub(crate) use indexes::Indexes;
-use resolving::{CheckpointsByName, KeepWhatIsRead};
+use resolving::{is_other_content, CheckpointsByName, KeepWhatIsRead};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -224,12 +224,18 @@ impl Engine {
             opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
             ..ResolveOptions::default()
         };
-        let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
-        let resolved = Box::pin(resolving).await;
-        if let Err(error) = &resolved {
-            opener.give_back(error).await;
-        }
-        let artifact = resolved?;
+        let artifact = loop {
+            let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
+            let error = match Box::pin(resolving).await {
+                Ok(artifact) => break artifact,
+                Err(error) => error,
+            };
+            opener.give_back(&error).await;
+            // A mirror's bytes may be wrong where the registry's are right; each is doubted once.
+            if !is_other_content(&error) || !self.sources().doubt_mirrors(target) {
+                return Err(error.into());
+            }
+        };
         let Some(built) = artifact.index else {
             let tasks = self.open_recipes(target, &artifact.tasks).await?;
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });

@@ -133,7 +133,7 @@ impl PassedAnswer {
 impl OciSource {
     /// Asks what a client asks.
     pub async fn pass(&self, passed: &Passed) -> Result<PassedAnswer, SourceError> {
-        let access = &self.0;
+        let access = &self.access;
         let reference = &passed.reference;
         let attempt = Attempt::new(Action::Read(None), &reference.url());
         let address = reference.address();
