@@ -40,10 +40,10 @@ pub struct Named {
 impl Named {
     /// What the labels say; `None` where they name no layer of an image, and why where they name none that there can be.
     pub fn of(labels: &BTreeMap<String, String>) -> Option<Result<Self, String>> {
-        let chain = labels.get(TARGET)?;
+        let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
+        let chain = label(TARGET)?;
         let said = |(image, layer, manifest): (&str, &str, Option<&str>)| {
-            let manifest = manifest.and_then(|label| labels.get(label));
-            Some((labels.get(image)?, labels.get(layer)?, manifest))
+            Some((label(image)?, label(layer)?, manifest.and_then(label)))
         };
         let (reference, blob, manifest) = said(CRI).or_else(|| said(STARGZ))?;
         Some(named(chain, reference, blob, manifest.map(String::as_str)))
