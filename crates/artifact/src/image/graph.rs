@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dfs_model::UrlError;
-use dfs_source::oci::{Located, validator};
+use dfs_source::oci::{Located, digest_of, validator};
 use dfs_source::{Source, SourceError, Target};
 use futures::TryStreamExt as _;
 
@@ -106,7 +106,8 @@ impl Graph {
             seen: BTreeSet::new(),
             graph: Self::default(),
         };
-        let mut first = First { bytes, media_type: stat.content_type, platform: None };
+        let digest = digest_of(&stat.validator).unwrap_or_else(|| ContentDigest::sha256(&bytes));
+        let mut first = First { digest, bytes, media_type: stat.content_type, platform: None };
         if let Machines::One(platform) = machines {
             first = following.chosen(first, platform).await?;
         }
@@ -127,6 +128,8 @@ impl Graph {
 
 /// A document that was read.
 struct First {
+    /// By which it is named: it has one for each algorithm.
+    digest: ContentDigest,
     bytes: Bytes,
     media_type: Option<String>,
     platform: Option<Platform>,
@@ -164,7 +167,8 @@ impl Following<'_> {
         let bytes = gathered(self.source, &target, &pin).await?;
         descriptor.verify("manifest", &bytes)?;
         let media_type = Some(descriptor.media_type.clone()).filter(|kind| !kind.is_empty());
-        Ok(First { bytes, media_type, platform: descriptor.platform.clone() })
+        let (digest, platform) = (descriptor.digest, descriptor.platform.clone());
+        Ok(First { digest, bytes, media_type, platform })
     }
 
     /// Takes a document, after what it names.
@@ -172,8 +176,7 @@ impl Following<'_> {
         if depth > MAX_DEPTH {
             return Err(GraphError::Depth);
         }
-        let First { bytes, media_type, platform } = first;
-        let digest = ContentDigest::sha256(&bytes);
+        let First { digest, bytes, media_type, platform } = first;
         if !self.seen.insert(digest) {
             return Ok(());
         }
