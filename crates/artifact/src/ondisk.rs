@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
-use dfs_source::oci::{ContentDigest, Form, Located, Named, OnDisk, Reference, digest_of, validator};
+use dfs_source::oci::{
+    ContentDigest, Form, Located, Named, OnDisk, Reference, digest_of, validator,
+};
 use dfs_source::{
     Action, Asking, Attempt, ByteStream, Entry, FileOptions, FileSource, Source, SourceError,
     SourcesBuilder, Stat, StatKind, Target, Timestamp,

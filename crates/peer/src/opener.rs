@@ -10,7 +10,7 @@ mod resolving;
 mod snapshots;
 
 pub(crate) use indexes::Indexes;
-use resolving::{is_other_content, CheckpointsByName, KeepWhatIsRead};
+use resolving::{CheckpointsByName, KeepWhatIsRead, is_other_content};
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -82,10 +82,7 @@ impl FileSource {
 
 impl FileSource {
     /// The same as [`Source::stat`], and when anything about the thing was last changed, which nobody can set back.
-    pub async fn stat_and_change(
-        &self,
-        target: &Target,
-    ) -> Result<(Stat, Timestamp), SourceError> {
+    pub async fn stat_and_change(&self, target: &Target) -> Result<(Stat, Timestamp), SourceError> {
         self.counters.stat();
         self.counters.request();
         let attempt = Attempt::new(Action::Stat, &target.url);

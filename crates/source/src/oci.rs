@@ -9,6 +9,7 @@
 
 mod access;
 mod challenge;
+mod config_file;
 mod digest;
 mod docker_auth;
 mod located;
@@ -48,7 +49,7 @@ pub use located::{Form, Located, OnDisk, Written};
 pub use login::LoginError;
 use login::Logins;
 pub use mirrors::MirrorsError;
-use mirrors::{Mirror, Mirrors, Places, Sought};
+use mirrors::{AnyPlace, Mirror, Mirrors, Places};
 pub use pass::{Extent, PASSED_ON, Passed, PassedAnswer, Sought, login_of};
 use plain::PlainHosts;
 pub use provider::CredentialProviders;
@@ -166,7 +167,8 @@ impl OciSource {
         let providers = providers.map_err(LoginError::into_source)?.unwrap_or_default();
         let logins = options.environment.map(|environment| Logins::new(environment, providers));
         let mirrors = options.registries_conf.as_deref().map(Mirrors::read).transpose();
-        let mirrors = mirrors.map_err(|error| SourceError::setup("the access to registries", error));
+        let mirrors =
+            mirrors.map_err(|error| SourceError::setup("the access to registries", error));
         let (mirrors, insecure) = mirrors?.unwrap_or_default();
         let plain = PlainHosts::new(&[options.plain_http, insecure].concat());
         let once = Arc::new(web.asking_once());
@@ -241,8 +243,8 @@ impl OciSource {
         let (is_mirrored, reference) = (!mirrors.is_empty(), location.reference.clone());
         let all = pin.length.map(|length| ByteRange::new(0, length));
         let is_whole = range.is_none() || range == all;
-        let sought = Sought { mirrors, location: location.clone(), next: AtomicUsize::new(0) };
-        let bytes = read_pinned(Box::new(sought), range, pin, attempt.clone()).await?;
+        let anywhere = AnyPlace { mirrors, location: location.clone(), next: AtomicUsize::new(0) };
+        let bytes = read_pinned(Box::new(anywhere), range, pin, attempt.clone()).await?;
         if !is_whole {
             return Ok(bytes);
         }

@@ -44,7 +44,10 @@ pub(crate) async fn run(
     let stdout = child.stdout.take().ok_or("has no output")?;
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let printed = async {
-        let told = async { Ok(tell(stdin, input).await) };
+        let told = async {
+            tell(stdin, input).await;
+            Ok(())
+        };
         let complained = async { Ok(first_of(stderr).await) };
         let ((), printed, complaint) = tokio::try_join!(told, all_of(stdout), complained)?;
         let ended = child.wait().await.map_err(|error| format!("cannot be waited for: {error}"))?;

@@ -34,7 +34,8 @@ const AT_ONCE: usize = 3;
 ///
 /// SRC is an image in a layout (oci-layout:DIR[:NAME]), an archive (docker-archive:FILE[:NAME]) or a registry, and is put
 /// there bit for bit; or a file or directory of this machine, which becomes an artifact of its files. What the registry
-/// has is not sent again, an upload that breaks off goes on where it stands, and the tag is put last.
+/// has is not sent again, an upload that breaks off goes on where it stands, and the tag is put last. Of a registry SRC is
+/// read directly, past the cache and the neighbours.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

@@ -134,10 +134,8 @@ mod tests {
         let here = AuthConfig { server_address: token("https://h.test/v1/"), ..login("a", "b") };
         assert!(of(&here).is_some());
         let hub = Reference::of_name("debian").unwrap();
-        let of_docker = AuthConfig {
-            server_address: token("https://index.docker.io/v1/"),
-            ..login("a", "b")
-        };
+        let of_docker =
+            AuthConfig { server_address: token("https://index.docker.io/v1/"), ..login("a", "b") };
         assert!(credentials(&of_docker, &hub).is_some() && of(&of_docker).is_none());
         let said = format!("{here:?}");
         assert!(!said.contains('b') || !said.contains("password"), "{said}");

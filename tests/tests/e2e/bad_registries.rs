@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use dfs_tests::registry::Guard;
 use dfs_tests::{Cluster, Registry, wait};

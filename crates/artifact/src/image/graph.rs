@@ -46,9 +46,22 @@ pub struct Named {
     pub manifest: Option<Manifest>,
 }
 
+/// What a name stands for, before a machine is chosen.
+#[derive(Debug, Clone)]
+pub struct Top {
+    /// Its digest.
+    pub digest: ContentDigest,
+    /// What who has it says that it is.
+    pub media_type: Option<String>,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
 /// What a name leads to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Graph {
+    /// What the name stands for.
+    pub top: Top,
     /// Those that are named before those that name them. The last one is what was asked for.
     pub documents: Vec<Named>,
     /// Each once, configurations too; without what the registry does not have to give.
@@ -98,16 +111,13 @@ impl Graph {
         let bytes =
             gathered(source, &Target { url: stat.url.clone(), ..target.clone() }, &stat.validator)
                 .await?;
-        let mut following = Following {
-            source,
-            target,
-            located,
-            bytes: 0,
-            seen: BTreeSet::new(),
-            graph: Self::default(),
-        };
         let digest = digest_of(&stat.validator).unwrap_or_else(|| ContentDigest::sha256(&bytes));
-        let mut first = First { digest, bytes, media_type: stat.content_type, platform: None };
+        let top = Top { digest, media_type: stat.content_type, bytes };
+        let (media_type, bytes) = (top.media_type.clone(), top.bytes.clone());
+        let mut first = First { digest, bytes, media_type, platform: None };
+        let graph = Self { top, documents: Vec::new(), blobs: Vec::new() };
+        let seen = BTreeSet::new();
+        let mut following = Following { source, target, located, bytes: 0, seen, graph };
         if let Machines::One(platform) = machines {
             first = following.chosen(first, platform).await?;
         }

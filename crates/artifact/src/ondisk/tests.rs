@@ -32,7 +32,8 @@ impl Place {
     async fn read(&self, target: &Target) -> Result<Vec<u8>, SourceError> {
         let source = self.sources.for_target(target)?;
         let stat = source.stat(target).await?;
-        let parts = source.read(&Target::new(stat.url), None, &stat.validator).await?;
+        let asked = Target { url: stat.url, ..target.clone() };
+        let parts = source.read(&asked, None, &stat.validator).await?;
         let parts: Vec<Bytes> = futures::TryStreamExt::try_collect(parts).await?;
         Ok(parts.concat())
     }
@@ -236,8 +237,7 @@ async fn an_image_of_an_archive_is_found_by_the_digest_of_what_a_registry_would_
         let named = place.target("docker-archive", "app.tar", &format!("?name=app:{number}"));
         let manifest = place.read(&named).await.unwrap();
         let digest = ContentDigest::sha256(&manifest);
-        let by_digest =
-            place.target("docker-archive", "app.tar", &format!("?manifest={digest}"));
+        let by_digest = place.target("docker-archive", "app.tar", &format!("?manifest={digest}"));
         assert_eq!(place.read(&by_digest).await.unwrap(), manifest);
         let source = place.sources.for_target(&by_digest).unwrap();
         assert_eq!(source.stat(&by_digest).await.unwrap().length, Some(manifest.len() as u64));
@@ -297,11 +297,55 @@ async fn what_is_changed_and_has_its_time_set_back_is_looked_at_again() {
         // In place: it is the same file by its inode, its length and its time.
         let changing = fs::OpenOptions::new().write(true).open(&file).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&changing, &bytes, 0).unwrap();
-        changing.set_modified(was).unwrap();
+        let changed = || std::os::unix::fs::MetadataExt::ctime_nsec(&fs::metadata(&file).unwrap());
+        let before = changed();
+        // Until the file system's clock has gone on, too.
+        while changed() == before {
+            changing.set_modified(was).unwrap();
+        }
         drop(changing);
         let told = place.refused(&target).await;
         assert!(told.contains("the content that lies there is"), "{told}");
         assert!(!good.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_for_who_may_read_its_files_also_when_somebody_else_has_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    assert!(rustix::process::geteuid().is_root(), "only root can act as another user");
+    let place = Place::new();
+    let exports = vec![place.path("")];
+    let options = FileOptions { exports, ..FileOptions::default() };
+    let sources = ImagesOnDisk::known(Sources::builder(), options).build().unwrap();
+    let place = Place { sources, ..place };
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(&place.path(""), 0o755);
+    let digest = layout(&place.path("layout"), &["v1"])[0];
+    let blob = place.path("layout").join("blobs/sha256").join(digest.hex());
+    let layer = tar(&[("etc/hello", "", b"hello")]);
+    let id = ContentDigest::sha256(&layer);
+    put(&place.path("app.tar"), &saved_many(&layer, &[vec![id]]));
+    for (target, file) in [
+        (place.target("oci-layout", "layout", ""), blob),
+        (place.target("oci-layout", "layout", ""), place.path("layout/index.json")),
+        (place.target("docker-archive", "app.tar", ""), place.path("app.tar")),
+        (place.target("docker-archive", "app.tar", &format!("?blob={id}")), place.path("app.tar")),
+    ] {
+        open(&file, 0o644);
+        let nobody = dfs_source::LocalUser { uid: 65_534, gid: 65_534 };
+        let theirs = target.clone().with_credentials(dfs_source::Credentials::User(nobody));
+        let all = place.read(&target).await.unwrap();
+        assert_eq!(place.read(&theirs).await.unwrap(), all);
+        // It is remembered by now; what counts is who may read the file.
+        open(&file, 0o600);
+        assert_eq!(place.read(&target).await.unwrap(), all);
+        let error = place.read(&theirs).await.unwrap_err();
+        assert!(matches!(error, SourceError::NotPermitted { .. }), "{file:?}: {error}");
+        open(&file, 0o644);
+        assert_eq!(place.read(&theirs).await.unwrap(), all);
     }
 }
 

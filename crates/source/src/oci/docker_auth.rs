@@ -32,9 +32,8 @@ impl DockerAuth {
     pub fn credentials(&self) -> Result<Option<Credentials>, &'static str> {
         let there =
             |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
-        let basic = |user: &str, password| {
-            Ok(Some(Credentials::Basic { user: user.to_owned(), password }))
-        };
+        let basic =
+            |user: &str, password| Ok(Some(Credentials::Basic { user: user.to_owned(), password }));
         if let Some(token) = there(&self.registrytoken) {
             return Ok(Some(Credentials::Bearer(token)));
         }

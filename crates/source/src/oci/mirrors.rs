@@ -173,14 +173,14 @@ impl Mirrors {
 }
 
 /// A blob wherever it can be had: each mirror answers once, and what breaks off is gone on with at the next place.
-pub(super) struct Sought {
+pub(super) struct AnyPlace {
     pub mirrors: Vec<(Arc<Mirror>, Asker)>,
     pub location: Asker,
     pub next: AtomicUsize,
 }
 
 #[async_trait]
-impl Readable for Sought {
+impl Readable for AnyPlace {
     fn web(&self) -> &Web {
         self.location.web()
     }
@@ -191,7 +191,9 @@ impl Readable for Sought {
 
     async fn ask(&self, ask: &Ask, attempt: &Attempt) -> Result<Answer, SourceError> {
         let wanted = if ask.is_ranged() { 206 } else { 200 };
-        while let Some((mirror, asker)) = self.mirrors.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((mirror, asker)) =
+            self.mirrors.get(self.next.fetch_add(1, Ordering::Relaxed))
+        {
             match asker.ask(ask, attempt).await {
                 Ok(answer) if answer.status() == wanted => {
                     mirror.is_unproven.store(true, Ordering::Relaxed);

@@ -45,10 +45,16 @@ mod tests {
             "inner".to_owned(),
             "*.below.test".to_owned(),
         ]);
-        for yes in
-            ["registry.test:5000", "inner", "inner:80", "localhost:5000", "127.0.0.3", "[::1]:5000",
-            "a.below.test", "a.below.test:5000"]
-        {
+        for yes in [
+            "registry.test:5000",
+            "inner",
+            "inner:80",
+            "localhost:5000",
+            "127.0.0.3",
+            "[::1]:5000",
+            "a.below.test",
+            "a.below.test:5000",
+        ] {
             assert!(plain.has(yes), "{yes}");
         }
         for no in [

@@ -3,20 +3,23 @@
 //! Nothing that is put is seen before a manifest names it, so an upload that ends half-way leaves nothing but what the
 //! registry forgets by itself. A registry that lost an upload is given all of it again, a few times.
 
+mod following;
+
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
-use futures::TryStreamExt as _;
 use reqwest::Method;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use url::Url;
+
+use following::Following;
 
 use super::registry::Asker;
 use super::whole::other_content;
 use super::{ContentDigest, Mismatch, Named, OciSource, verify};
 use crate::http::exchange::{Answer, Ask};
-use crate::{Action, Attempt, ByteStream, Source, SourceError, Target};
+use crate::{Action, Attempt, Source, SourceError, Target};
 
 /// Bytes that are sent at a time, and held in memory for it.
 const PART_BYTES: u64 = 8 << 20;
@@ -95,64 +98,6 @@ impl OciSource {
             return Err(super::unusable(target, reason));
         }
         Ok(Pusher { asker, attempt })
-    }
-}
-
-/// Bytes of something that lies elsewhere, as they follow one another: it is read once, whether or not its source knows ranges.
-struct Following {
-    stream: ByteStream,
-    /// Offset of the first byte of `ahead`.
-    at: u64,
-    ahead: Bytes,
-}
-
-impl PushFrom {
-    /// All from `start` on, of `length` bytes.
-    async fn follow(&self, start: u64, length: u64) -> Result<Following, SourceError> {
-        let rest = ByteRange::new(start, length);
-        let (at, stream) = match start {
-            0 => (0, self.source.read(&self.target, None, &self.pin).await?),
-            _ => match self.source.read(&self.target, Some(rest), &self.pin).await {
-                // Then all of it comes again.
-                Err(SourceError::RangeIgnored { .. }) => {
-                    (0, self.source.read(&self.target, None, &self.pin).await?)
-                }
-                stream => (start, stream?),
-            },
-        };
-        let mut following = Following { stream, at, ahead: Bytes::new() };
-        while following.at < start {
-            let most = start - following.at;
-            if following.next(most).await?.is_none() {
-                break;
-            }
-        }
-        Ok(following)
-    }
-}
-
-impl Following {
-    /// At most `most` of what follows; `None` at the end.
-    async fn next(&mut self, most: u64) -> Result<Option<Bytes>, SourceError> {
-        while self.ahead.is_empty() {
-            match self.stream.try_next().await? {
-                Some(bytes) => self.ahead = bytes,
-                None => return Ok(None),
-            }
-        }
-        let length = usize::try_from(most).unwrap_or(usize::MAX).min(self.ahead.len());
-        self.at += length as u64;
-        Ok(Some(self.ahead.split_to(length)))
-    }
-
-    /// The next `length` bytes, fewer at the end.
-    async fn take(&mut self, length: u64) -> Result<Bytes, SourceError> {
-        let mut all = BytesMut::with_capacity(length as usize);
-        while (all.len() as u64) < length {
-            let Some(part) = self.next(length - all.len() as u64).await? else { break };
-            all.extend_from_slice(&part);
-        }
-        Ok(all.freeze())
     }
 }
 

@@ -9,8 +9,8 @@ use reqwest::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 
 use super::access::{Access, denied};
-use super::{ContentDigest, challenge};
 use super::reference::{Named, Reference};
+use super::{ContentDigest, challenge};
 use crate::http::Web;
 use crate::http::exchange::{Answer, Ask, Condition};
 use crate::http::read::Readable;

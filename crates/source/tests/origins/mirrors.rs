@@ -88,7 +88,10 @@ async fn what_a_mirror_has_the_registry_is_not_asked_for() {
     assert_eq!(part, bytes[1000..2000]);
     assert_eq!(stage.registry.requests().len(), 0);
     let asked = mirror.requests();
-    assert!(asked.iter().all(|asked| asked.path.starts_with("/v2/mirrored/team/app/")), "{asked:?}");
+    assert!(
+        asked.iter().all(|asked| asked.path.starts_with("/v2/mirrored/team/app/")),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]

@@ -202,7 +202,9 @@ async fn a_login_that_a_registry_refuses_is_made_anew() {
     });
     let address = server.address.to_string();
     let mut machine = Machine::new();
-    let printed = |password: &str| answer("Registry", Some("12h"), &json!({ &address: login("AWS", password) }));
+    let printed = |password: &str| {
+        answer("Registry", Some("12h"), &json!({ &address: login("AWS", password) }))
+    };
     machine.printing("ecr", &[&address], &printed("old"));
     let client = machine.client();
     let url = format!("oci://{address}/app:1");
@@ -258,7 +260,10 @@ async fn what_fails_is_one_line_that_names_the_program() {
         ("echo 'no role' >&2; echo secret; exit 3", "ended with exit status: 3: no role"),
         ("yes loud | head -c 100000 >&2; exit 1", "ended with exit status: 1: loud\\nloud"),
         ("exit 0", "printed no JSON of a CredentialProviderResponse"),
-        ("echo '{\"cacheKeyType\":\"Image\",\"kind\":\"Pod\"}'", "printed no CredentialProviderResponse of"),
+        (
+            "echo '{\"cacheKeyType\":\"Image\",\"kind\":\"Pod\"}'",
+            "printed no CredentialProviderResponse of",
+        ),
         ("echo '{\"cacheKeyType\":\"Nobody\"}'", "printed no JSON of a CredentialProviderResponse"),
         (flood, "prints more than 65536 bytes"),
     ] {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_artifact::image::graph::{Graph, Machines};
 use dfs_source::oci::{
-    ContentDigest, Hashing, Located, Mismatch, Named, PushContent, PushFrom, Reference, validator, verify,
+    ContentDigest, Hashing, Located, Mismatch, Named, PushContent, PushFrom, Reference, validator,
+    verify,
 };
 use dfs_source::{Source, SourceError, Sources, Target};
 use futures::TryStreamExt;
