@@ -23,7 +23,7 @@ pub mod tree;
 pub mod unpack;
 pub mod zip;
 
-pub use index::{Facts, Index, IndexError};
+pub use index::{Facts, ImageFacts, Index, IndexError};
 pub use members::{Member, MemberTable};
 pub use ondisk::ImagesOnDisk;
 pub use origin::{MembersHere, Origin, ask_permission, open_inside, open_origin, open_unpacked};

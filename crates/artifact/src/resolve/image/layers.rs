@@ -9,6 +9,7 @@ use dfs_source::Sources;
 use dfs_source::oci::{ContentDigest, Located, validator};
 
 use super::equal::LEAST;
+use super::stack::Stack;
 use super::whole::Whole;
 use super::{Context, ImageError};
 use crate::erofs::{BlockSize, ImageOptions, Space, write_image};
@@ -16,6 +17,7 @@ use crate::image::manifest::LayerBlob;
 use crate::image::media::Compression;
 use crate::index::validate::space_tag;
 use crate::index::{Index, write_layer_index};
+use crate::parts::Part;
 use crate::recipe::Recipe;
 use crate::resolve::ResolveError;
 use crate::tar::{ScannedTar, TarScan};
@@ -41,23 +43,22 @@ impl Context<'_> {
     /// The index of a layer alone, which is made once.
     pub(super) async fn layer(
         &self,
-        reference: &Located,
+        stack: &Stack<'_>,
         wanted: Wanted<'_>,
         sources: &Sources,
     ) -> Result<Known, ResolveError> {
-        let name = self.name_of(reference, wanted);
-        let kept = match &self.options.opener {
-            Some(opener) => opener.kept(&name).await,
-            None => None,
-        };
-        // One that cannot be used is made again.
-        if let Some(index) = kept.and_then(|bytes| Index::parse(bytes).ok()) {
+        let reference = stack.reference;
+        if let Some(index) = self.kept_layer(reference, wanted).await {
             if !self.is_public(reference) {
                 // Another repository may have had it fetched.
                 self.blob_recipe(reference, &wanted.layer.blob).await?;
             }
             return Ok(Known { index, is_new: false });
         }
+        if let Some(index) = self.attached(stack, wanted).await {
+            return Ok(Known { index, is_new: false });
+        }
+        let name = self.name_of(reference, wanted);
         let bytes = self.index_layer(reference, wanted, sources).await?;
         if let Some(opener) = &self.options.opener {
             opener.keep(&name, bytes.clone()).await;
@@ -67,8 +68,22 @@ impl Context<'_> {
         Ok(Known { index, is_new: true })
     }
 
+    /// The index of a layer that was kept; one that cannot be used is made again.
+    pub(super) async fn kept_layer(
+        &self,
+        reference: &Located,
+        wanted: Wanted<'_>,
+    ) -> Option<Index> {
+        let opener = self.options.opener.as_ref()?;
+        Index::parse(opener.kept(&self.name_of(reference, wanted)).await?).ok()
+    }
+
     /// By what the index of a layer is found again: its blob, and what that was seen to unpack to.
-    fn name_of(&self, reference: &Located, Wanted { layer, diff_id, .. }: Wanted<'_>) -> TaskKey {
+    pub(super) fn name_of(
+        &self,
+        reference: &Located,
+        Wanted { layer, diff_id, .. }: Wanted<'_>,
+    ) -> TaskKey {
         let target = self.blob_target(reference, &layer.blob.digest);
         let version = validator(&layer.blob.digest, None);
         let version = Validator { version: Some(format!("{diff_id}{FORMAT}")), ..version };
@@ -76,7 +91,7 @@ impl Context<'_> {
     }
 
     /// The task of a layer's tar. Of what everybody may have, the manifest is believed: what is not so fails as it is read.
-    async fn tar_recipe(
+    pub(super) async fn tar_recipe(
         &self,
         reference: &Located,
         layer: &LayerBlob,
@@ -97,6 +112,20 @@ impl Context<'_> {
             (recipe.key.transform, recipe.length) = (transform, None);
         }
         Ok(recipe)
+    }
+
+    /// What is put together from parts of a layer's tar.
+    pub(super) fn parts_of_layer(
+        &self,
+        reference: &Located,
+        layer: &LayerBlob,
+        tar: &Recipe,
+        length: u64,
+        parts: Vec<Part>,
+    ) -> Result<Recipe, ResolveError> {
+        let target = self.blob_target(reference, &layer.blob.digest);
+        let inside = Context { source: Arc::clone(&self.source), target, options: self.options };
+        inside.parts(tar, tar.length.unwrap_or_default(), length, parts)
     }
 
     /// Reads all of a layer; its index.
@@ -135,10 +164,8 @@ impl Context<'_> {
         let parts = std::mem::take(&mut scanned.parts);
         let mut tasks = vec![recipe];
         if !parts.is_empty() {
-            let target = self.blob_target(reference, &layer.blob.digest);
-            let inside =
-                Context { source: Arc::clone(&self.source), target, options: self.options };
-            tasks.push(inside.parts(&tasks[0], length, scanned.parts_length, parts)?);
+            let whole = scanned.parts_length;
+            tasks.push(self.parts_of_layer(reference, layer, &tasks[0], whole, parts)?);
         }
         let indexed = Indexed { scanned, links, tasks, number };
         let writing = tokio::task::spawn_blocking(move || indexed.write());
