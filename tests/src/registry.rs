@@ -91,6 +91,21 @@ impl Registry {
         said(&mut command).map(drop)
     }
 
+    /// Puts the image of an `oci:` layout there, its layers packed anew in this way.
+    pub fn push_packed(
+        &self,
+        layout: &Path,
+        reference: &str,
+        packing: &str,
+    ) -> Result<(), Failure> {
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        command.args(["--dest-compress-format", packing]);
+        command.arg(format!("oci:{}", layout.display()));
+        command.arg(format!("docker://{}/{reference}", self.address()));
+        said(&mut command).map(drop)
+    }
+
     /// Copies what it has by skopeo to a place as skopeo names it.
     pub fn copy(&self, reference: &str, to: &str) -> Result<(), Failure> {
         let mut command = Command::new("skopeo");

@@ -54,6 +54,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "faketime", program: "faketime" },
     Package { name: "runc", program: "runc" },
     Package { name: "containerd", program: "containerd" },
+    Package { name: "stargz-snapshotter", program: "ctr-remote" },
     Package { name: "docker-registry", program: "docker-registry" },
     Package { name: "skopeo", program: "skopeo" },
     Package { name: "umoci", program: "umoci" },

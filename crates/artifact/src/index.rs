@@ -18,6 +18,7 @@ use dfs_model::{CanonicalUrl, TaskKey};
 use dfs_source::oci::ContentDigest;
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::{ChunkTable, ChunkTableError};
 use crate::erofs::{FormatError, Image, WrittenImage};
 use crate::members::{MemberTable, MemberTableError};
 use crate::parts::{PartTable, PartTableError};
@@ -71,6 +72,9 @@ struct SpaceFacts {
     /// The same of an archive whose parts are in a section of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive_ranges: Option<bool>,
+    /// The same of a blob whose chunks are in a section of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chunk_ranges: Option<bool>,
 }
 
 /// Why an index is not taken or made.
@@ -99,6 +103,15 @@ pub enum IndexError {
         /// Why.
         #[source]
         source: PartTableError,
+    },
+    /// A chunk table in it.
+    #[error("space {space} of the index is corrupt")]
+    Chunks {
+        /// Which space.
+        space: u16,
+        /// Why.
+        #[source]
+        source: ChunkTableError,
     },
     /// The facts cannot be read or written.
     #[error("the facts of the index are corrupt")]
@@ -186,6 +199,9 @@ fn assemble(
             OriginRecipe::Parts { table, .. } => {
                 out.add(SectionKind::Parts, number as u32, &table.encode());
             }
+            OriginRecipe::Chunks { table, .. } => {
+                out.add(SectionKind::Chunks, number as u32, &table.encode());
+            }
             OriginRecipe::Url { .. } => {}
         }
     }
@@ -203,13 +219,16 @@ fn assemble(
 
 impl SpaceFacts {
     fn of(recipe: &Recipe) -> Option<Self> {
-        let (place, ranges, archive_ranges) = match &recipe.origin {
-            OriginRecipe::Url { place, ranges } => (place.clone(), Some(*ranges), None),
-            OriginRecipe::Members { base, .. } => (base.clone(), None, None),
-            OriginRecipe::Parts { place, ranges, .. } => (place.clone(), None, Some(*ranges)),
-        };
-        let (key, length) = (recipe.key.clone(), recipe.length?);
-        Some(Self { key, length, place, ranges, archive_ranges })
+        let (key, length, place) =
+            (recipe.key.clone(), recipe.length?, recipe.origin.place().clone());
+        let plain =
+            Self { key, length, place, ranges: None, archive_ranges: None, chunk_ranges: None };
+        Some(match &recipe.origin {
+            OriginRecipe::Url { ranges, .. } => Self { ranges: Some(*ranges), ..plain },
+            OriginRecipe::Members { .. } => plain,
+            OriginRecipe::Parts { ranges, .. } => Self { archive_ranges: Some(*ranges), ..plain },
+            OriginRecipe::Chunks { ranges, .. } => Self { chunk_ranges: Some(*ranges), ..plain },
+        })
     }
 }
 
@@ -335,17 +354,22 @@ fn read_space(
     number: u16,
     space: SpaceFacts,
 ) -> Result<Recipe, IndexError> {
-    let SpaceFacts { key, length, place, ranges, archive_ranges } = space;
+    let SpaceFacts { key, length, place, ranges, archive_ranges, chunk_ranges } = space;
     let section =
         |kind, what| sections.find(kind, u32::from(number)).ok_or(SectionError::Missing(what));
-    let origin = match (ranges, archive_ranges) {
-        (Some(ranges), _) => OriginRecipe::Url { place, ranges },
-        (None, Some(ranges)) => {
+    let origin = match (ranges, archive_ranges, chunk_ranges) {
+        (Some(ranges), _, _) => OriginRecipe::Url { place, ranges },
+        (None, None, Some(ranges)) => {
+            let table = ChunkTable::decode(section(SectionKind::Chunks, "chunk table")?);
+            let table = table.map_err(|source| IndexError::Chunks { space: number, source })?;
+            OriginRecipe::Chunks { place, ranges, table: Arc::new(table) }
+        }
+        (None, Some(ranges), _) => {
             let table = PartTable::decode(section(SectionKind::Parts, "part table")?);
             let table = table.map_err(|source| IndexError::Parts { space: number, source })?;
             OriginRecipe::Parts { place, ranges, table: Arc::new(table) }
         }
-        (None, None) => {
+        (None, None, None) => {
             let table =
                 MemberTable::decode(data.slice_ref(section(SectionKind::Members, "member table")?));
             let table = table.map_err(|source| IndexError::Members { space: number, source })?;

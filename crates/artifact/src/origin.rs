@@ -1,11 +1,15 @@
 //! The bytes of a task from its origin: one URL, what a compressed one unpacks to, the members of a space
-//! with zeros between them, or the parts of an archive.
+//! with zeros between them, the parts of an archive, or the chunks of a blob.
 //!
 //! Invariant: every byte is of the version that the recipe pins. A member that changed fails the reads
 //! that touch it and no others: who reads a longer run takes its parts ([`Origin::read_parts`]), among which a
 //! changed member is a hole.
 
+mod batches;
+mod chunked;
+mod fetch;
 mod forward;
+mod kept;
 mod line;
 mod parts;
 mod requests;
@@ -25,6 +29,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::members::Member;
 use crate::recipe::{OriginRecipe, Recipe};
 use crate::unpack::Checkpoints;
+pub use chunked::ChunkedOrigin;
+#[cfg(test)]
+pub(crate) use chunked::tests::space_of;
 pub(crate) use forward::Forward;
 pub use line::Line;
 use line::READ_OVER;
@@ -124,7 +131,9 @@ pub fn open_origin(
             let source = sources.for_target(&base)?;
             Ok(Arc::new(SpaceOrigin::new(source, base, Arc::clone(table))))
         }
-        OriginRecipe::Url { place, ranges } | OriginRecipe::Parts { place, ranges, .. } => {
+        OriginRecipe::Url { place, ranges }
+        | OriginRecipe::Parts { place, ranges, .. }
+        | OriginRecipe::Chunks { place, ranges, .. } => {
             let target = place.target(credentials);
             let source = sources.for_target(&target)?;
             let pin = recipe.key.validator.clone();
@@ -142,11 +151,11 @@ pub async fn ask_permission(
     credentials: Credentials,
     range: ByteRange,
 ) -> Result<(), SourceError> {
-    let (place, table) = match &recipe.origin {
-        OriginRecipe::Members { base, table } => (base, Some(table)),
-        OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } => (place, None),
+    let table = match &recipe.origin {
+        OriginRecipe::Members { table, .. } => Some(table),
+        _ => None,
     };
-    let target = place.target(credentials);
+    let target = recipe.origin.place().target(credentials);
     let source = sources.for_target(&target)?;
     // Who may list a directory may not read all that is in it.
     if let Some(member) = table.and_then(|table| table.touched(range).next()) {
@@ -165,6 +174,9 @@ pub fn open_inside(recipe: &Recipe, archive: Arc<dyn Origin>) -> Arc<dyn Origin>
     match &recipe.origin {
         OriginRecipe::Parts { place, table, .. } => {
             Arc::new(PartsOrigin::new(archive, place.url.clone(), Arc::clone(table)))
+        }
+        OriginRecipe::Chunks { place, table, .. } => {
+            Arc::new(ChunkedOrigin::new(archive, place.url.clone(), Arc::clone(table)))
         }
         _ if recipe.key.transform == Transform::Identity => archive,
         _ => {

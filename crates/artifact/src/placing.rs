@@ -15,6 +15,9 @@ pub(crate) const MAX_TEXT: u64 = 1 << 30;
 /// Most indexes of the chunks of files with holes together.
 pub(crate) const MAX_SPARSE_CHUNKS: u64 = 16 << 20;
 
+/// Longest space: what 32-bit addresses of blocks of 512 bytes reach.
+pub(crate) const MAX_SPACE: u64 = (u32::MAX as u64 - 1) << 9;
+
 /// More than an index can hold of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMuch(pub &'static str);

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use dfs_model::{CanonicalUrl, TaskInfo, TaskKey, TaskKind, Transform};
+use dfs_model::{CanonicalUrl, TaskInfo, TaskKey, TaskKind, Transform, Validator};
 use dfs_source::oci::{content_name, is_content_name};
 use dfs_source::{Credentials, Target};
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::{Chunk, ChunkTable, ChunkTableError};
 use crate::members::MemberTable;
 use crate::parts::PartTable;
 
@@ -72,6 +73,16 @@ pub enum OriginRecipe {
         #[serde(with = "shared")]
         table: Arc<PartTable>,
     },
+    /// Chunks of a blob, unpacked and held against their digests, zeros between them.
+    Chunks {
+        /// Where the blob is.
+        place: Place,
+        /// Whether its origin honours ranges, as far as it showed.
+        ranges: bool,
+        /// What lies where, and which version of the blob it is in.
+        #[serde(with = "shared")]
+        table: Arc<ChunkTable>,
+    },
 }
 
 /// A task and how to obtain it.
@@ -89,8 +100,20 @@ impl OriginRecipe {
     /// Where it is, or the directory that its members are in.
     pub fn place(&self) -> &Place {
         match self {
-            Self::Url { place, .. } | Self::Parts { place, .. } => place,
+            Self::Url { place, .. } | Self::Parts { place, .. } | Self::Chunks { place, .. } => {
+                place
+            }
             Self::Members { base, .. } => base,
+        }
+    }
+
+    /// Has it read at another URL.
+    pub(crate) fn relocate(&mut self, url: CanonicalUrl) {
+        match self {
+            Self::Url { place, .. } | Self::Parts { place, .. } | Self::Chunks { place, .. } => {
+                place.url = url;
+            }
+            Self::Members { base, .. } => base.url = url,
         }
     }
 }
@@ -105,12 +128,16 @@ impl Recipe {
         }
     }
 
-    /// The task that this one is made of: the compressed content, or the archive whose parts it is.
+    /// The task that this one is made of: the compressed content, the archive whose parts it is, or the blob whose chunks.
     pub fn archive(&self) -> Option<Self> {
         let (place, ranges, validator, transform, length) = match &self.origin {
             OriginRecipe::Parts { place, ranges, table } => {
                 let length = Some(table.archive_length);
                 (place, *ranges, table.archive.clone(), table.transform, length)
+            }
+            OriginRecipe::Chunks { place, ranges, table } => {
+                let length = Some(table.blob_length);
+                (place, *ranges, table.blob.clone(), Transform::Identity, length)
             }
             OriginRecipe::Url { place, ranges } if self.key.transform != Transform::Identity => {
                 let validator = self.key.validator.clone();
@@ -123,6 +150,30 @@ impl Recipe {
         let key = TaskKey { kind, validator, transform, ..self.key.clone() };
         let origin = OriginRecipe::Url { place: place.clone(), ranges };
         Some(Self { key, length, origin })
+    }
+
+    /// The space of `length` bytes that these chunks of `blob`, a content behind one URL, make.
+    pub fn of_chunks(
+        blob: &Self,
+        length: u64,
+        chunks: Vec<Chunk>,
+    ) -> Result<Self, ChunkTableError> {
+        let OriginRecipe::Url { place, ranges } = blob.origin.clone() else {
+            return Err(ChunkTableError::Order);
+        };
+        let blob_length = blob.length.unwrap_or_default();
+        let table = ChunkTable::new(blob.key.validator.clone(), blob_length, length, chunks)?;
+        let key = blob.key_inside(table.digest(), length);
+        let origin = OriginRecipe::Chunks { place, ranges, table: Arc::new(table) };
+        Ok(Self { key, length: Some(length), origin })
+    }
+
+    /// The key of a space of `length` bytes that is made of this task by the table of this digest.
+    pub(crate) fn key_inside(&self, table: String, length: u64) -> TaskKey {
+        let (etag, length) = (Some(table), Some(length));
+        let validator = Validator { etag, length, ..Validator::default() };
+        let (kind, transform) = (TaskKind::Space, Transform::Identity);
+        TaskKey { kind, validator, transform, ..self.key.clone() }
     }
 }
 

@@ -18,7 +18,9 @@ use crate::tree::{
     Content, DeviceNumber, FileData, LeftOut, Location, Meta, Mtime, PendingLink, TreeBuilder,
 };
 use extended::Overrides;
+pub(crate) use extended::{attribute, mode_with};
 use header::Header;
+pub(crate) use header::{device_number, owner};
 
 /// Bytes in a record of a tar.
 pub const RECORD: usize = 512;

@@ -4,13 +4,12 @@
 //! that unfolds to more than the limits allow is refused as a bomb as soon as it does.
 //!
 //! Once it was unpacked from front to back, any part of it is had without what lies before: [`Checkpoints`]
-//! are made on the way where they are asked for, or read from tables that some streams have at their end
-//! ([`seek_table`], [`contents`]); a [`Resumed`] unpacker begins at one of them. What a table says of a stream
+//! are made on the way where they are asked for, or read from the table that some streams have at their end
+//! ([`seek_table`]); a [`Resumed`] unpacker begins at one of them. What a table says of a stream
 //! is hostile until the bytes that come of it are verified: it can lead to wrong ones, to nothing worse.
 
 mod blocks;
 pub mod checkpoints;
-pub mod contents;
 mod gzip;
 mod marker;
 mod resumed;
@@ -46,6 +45,18 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { length: 1 << 40, ratio: 250, free: 1 << 30 }
+    }
+}
+
+impl Limits {
+    /// Refuses so many bytes that come of so many compressed ones.
+    pub fn admit(&self, input: u64, output: u64) -> Result<(), UnpackError> {
+        let is_bomb = output > self.free && output / self.ratio > input;
+        if is_bomb || output > self.length {
+            let (input, output) = (ByteSize(input), ByteSize(output));
+            return Err(UnpackError::Bomb { input, output });
+        }
+        Ok(())
     }
 }
 
@@ -137,12 +148,7 @@ impl Unpacker {
         };
         self.input += (before - input.len()) as u64;
         self.output += (out.len() - had) as u64;
-        let Limits { length, ratio, free } = self.limits;
-        let bomb = self.output > free && self.output / ratio > self.input;
-        if bomb || self.output > length {
-            let (input, output) = (ByteSize(self.input), ByteSize(self.output));
-            return Err(UnpackError::Bomb { input, output });
-        }
+        self.limits.admit(self.input, self.output)?;
         Ok(more)
     }
 

@@ -3,6 +3,7 @@
 
 use dfs_artifact::ResolveError;
 use dfs_artifact::image::ManifestError;
+use dfs_artifact::rafs::RafsError;
 use dfs_artifact::resolve::ImageError;
 use dfs_artifact::tar::TarError;
 use dfs_artifact::zip::ZipError;
@@ -175,8 +176,28 @@ impl Class {
             | ImageError::Write { .. }
             | ImageError::Read { .. }
             | ImageError::Merge(_)
-            | ImageError::NoImage => Self::Unsupported,
+            | ImageError::NoImage
+            | ImageError::NoLayers => Self::Unsupported,
             ImageError::FewerLayers { .. } => Self::NotFound,
+            ImageError::Rafs(error) => Self::of_rafs(error),
+        }
+    }
+
+    fn of_rafs(error: &RafsError) -> Self {
+        match error {
+            RafsError::Tar(error) => Self::of_tar(error),
+            RafsError::Unpack(_)
+            | RafsError::NoBootstrap
+            | RafsError::NotRafs(_)
+            | RafsError::Corrupt(_)
+            | RafsError::Image(_)
+            | RafsError::Tree(_)
+            | RafsError::Chunks(_)
+            | RafsError::Short { .. } => Self::BrokenArchive,
+            RafsError::TooLong { .. }
+            | RafsError::Version(_)
+            | RafsError::Unsupported(_)
+            | RafsError::Elsewhere(_) => Self::Unsupported,
         }
     }
 

@@ -68,6 +68,11 @@ impl Timestamp {
         let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
         Some(Self { seconds: i64::try_from(since.as_secs()).ok()?, nanos: 0 })
     }
+
+    /// Reads `2009-10-12T17:50:30.000Z` and the same with an offset instead of `Z`.
+    pub fn of_iso(text: &str) -> Option<Self> {
+        crate::s3::time::iso(text)
+    }
 }
 
 #[cfg(test)]

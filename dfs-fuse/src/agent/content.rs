@@ -218,9 +218,9 @@ impl Content for SpaceContent {
     fn source(&self, space: u16, offset: u64) -> Option<String> {
         let recipe = self.index.as_ref()?.spaces().get(usize::from(space))?;
         match &recipe.origin {
-            OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } => {
-                Some(place.url.to_string())
-            }
+            OriginRecipe::Url { place, .. }
+            | OriginRecipe::Parts { place, .. }
+            | OriginRecipe::Chunks { place, .. } => Some(place.url.to_string()),
             OriginRecipe::Members { base, table } => {
                 let member = table.touched(ByteRange::at(offset, 1)).next()?;
                 Some(base.target(Credentials::None).join(&member.path).ok()?.url.to_string())

@@ -1,6 +1,7 @@
 //! The targets, by what they read.
 
 mod archives;
+mod bootstraps;
 mod indexes;
 mod listings;
 mod seeking;
@@ -23,6 +24,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "proof", run: tables::proof, seeds: tables::proof_seeds },
     Target { name: "members", run: tables::members, seeds: tables::member_seeds },
     Target { name: "parts", run: tables::parts, seeds: tables::part_seeds },
+    Target { name: "chunks", run: tables::chunks, seeds: tables::chunk_seeds },
     Target { name: "checkpoints", run: seeking::checkpoints, seeds: seeking::tables },
     Target { name: "layer", run: seeking::layer, seeds: seeking::layers },
+    Target { name: "toc", run: seeking::toc, seeds: seeking::tocs },
+    Target { name: "rafs", run: bootstraps::parse, seeds: Vec::new },
 ];

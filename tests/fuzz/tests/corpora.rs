@@ -64,6 +64,9 @@ short_runs! {
     proof: "proof", 20000;
     members: "members", 20000;
     parts: "parts", 20000;
+    chunks: "chunks", 20000;
     checkpoints: "checkpoints", 20000;
     layer: "layer", 20000;
+    toc: "toc", 20000;
+    rafs: "rafs", 3000;
 }

@@ -6,12 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dfs_tests::registry::Guard;
 use dfs_tests::wait::PATIENCE;
-use dfs_tests::{Body, Cluster, Node, Origin};
+use dfs_tests::{Body, Cluster, Node, Origin, Registry};
 use rustix::io::Errno;
 
 use crate::holes::solid;
 use crate::support::disk::Disk;
+use crate::support::images::{Layout, Packing, here};
 use crate::support::lanes::{self, Lane};
 use crate::support::own::Own;
 use crate::support::trees::{self, noise};
@@ -336,4 +338,59 @@ fn what_the_cache_is_said_to_take_is_what_the_disk_gives() {
         let took = on_disk(&dir);
         assert_eq!(task["disk_bytes"].as_u64(), Some(took), "{task}");
     }
+}
+
+/// Files of an image whose one layer is three times as long as a cache, and bytes of each.
+const PARTS: u64 = 12;
+const PART_BYTES: usize = 16 << 20;
+
+/// A registry with that image, and where it is.
+fn large_image(place: &Place, packing: Packing) -> (Registry, String) {
+    let tree = place.dir("tree");
+    for number in 0..PARTS {
+        trees::put(&tree.join(format!("part-{number}")), &noise(100 + number, PART_BYTES));
+    }
+    let mut layout = Layout::new(place.path("layout"));
+    layout.layer(&tree, packing);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:v1").unwrap();
+    let url = registry.url("app:v1");
+    (registry, url)
+}
+
+/// From the last file to the first: nothing is where the reading of the layer has just been.
+fn reads_backwards(dir: &Path) {
+    for number in (0..PARTS).rev() {
+        let read = fs::read(dir.join(format!("part-{number}"))).unwrap();
+        assert!(read == noise(100 + number, PART_BYTES), "part {number}");
+    }
+}
+
+#[test]
+fn an_image_whose_layer_is_three_times_as_long_as_the_cache_is_read_right() {
+    for packing in [Packing::Gzip, Packing::Plain] {
+        let place = Place::new();
+        let (_registry, url) = large_image(&place, packing);
+        let agent = Agent::solo_with(&place, "agent", &["--capacity", "64MiB"]);
+        let dir = agent.mount(&url, place.path("mount"));
+        reads_backwards(&dir);
+        let kept = kept(&agent);
+        assert!(kept <= 65 << 20, "{kept} bytes are kept");
+    }
+}
+
+#[test]
+fn a_seed_with_a_small_cache_shows_nodes_an_image_of_a_longer_layer() {
+    let place = Place::new();
+    let (_registry, url) = large_image(&place, Packing::Gzip);
+    let config = place.path("cluster.toml");
+    fs::write(&config, "[seed]\ncapacity = \"64MiB\"\n").unwrap();
+    let extra = ["--config", config.to_str().unwrap()];
+    let cluster = Cluster::start_with(&binaries(), &place.dir("cluster"), &extra).unwrap();
+    let agent = Agent::of_with(&cluster, &place, "agent", &["--capacity", "64MiB"]);
+    let dir = agent.mount(&url, place.path("mount"));
+    reads_backwards(&dir);
+    let kept = on_disk(&place.dir("cluster"));
+    assert!(kept < 70 << 20, "the seed keeps {kept} bytes");
 }

@@ -25,7 +25,7 @@ use self::contained::{Contained, sums_of};
 use self::screen::{Line, Screen};
 use super::Format;
 use super::ledger::COPIES;
-use crate::image::{FIRST, Image, NAME, PLAIN, PROGRAMS};
+use crate::image::{Image, NAME, PLAIN, PROGRAMS};
 use crate::interrupt::Interrupt;
 use crate::prepare;
 use crate::run::{Failure, failed, run};
@@ -34,9 +34,6 @@ use crate::units::{bytes, count};
 /// What the second version has and the first has not.
 const NEW: &str = "usr/lib/python3/dist-packages/fleet.py";
 const NEW_TEXT: &str = "version = 2\n";
-
-/// A file of each layer: who has read these knows who has the others.
-const OF_EACH_LAYER: [&str; 3] = [NEW, "usr/share/debconf/confmodule", FIRST];
 
 /// How often a mount looks whether its tag has moved.
 const FOLLOW: &str = "--follow=2s";
@@ -318,26 +315,19 @@ impl<'a> Field<'a> {
 
     /// Nobody is left whom a cluster asks.
     fn alone(&mut self, machines: usize, story: &mut Story) -> Result<(), Failure> {
-        self.screen.act("One more machine gets to know its neighbours. Registry, scheduler and manager are killed.");
-        let last = self.machines().nth(machines);
-        let (machine, node) =
-            last.ok_or_else(|| Failure::Other("no machine is left".to_owned()))?;
-        let line = self.screen.line(node.name());
-        let mount = self.mount(machine, node, &[], &line)?;
-        for file in OF_EACH_LAYER {
-            let path = mount.path(file);
-            fs::read(&path).map_err(failed(&path))?;
-        }
-        let name = node.name().to_owned();
+        self.screen.act("Registry, scheduler and manager are killed. One more machine, which never asked for the image, starts it.");
         self.registry = None;
         for name in ["scheduler", "manager"] {
             self.fleet.kill(name)?;
         }
-        let begun = Instant::now();
-        start(mount.dir(), &line, begun)?;
-        story.alone = begun.elapsed();
-        let answered = format!("{name} answers, by its neighbours alone");
-        self.screen.done(&answered, Some(story.alone));
+        let last = self.machines().nth(machines);
+        let (machine, node) =
+            last.ok_or_else(|| Failure::Other("no machine is left".to_owned()))?;
+        let line = self.screen.line(node.name());
+        let ready = self.ready(machine, node, &[], &line)?;
+        story.alone = ready.took;
+        let answered = format!("{} answers, by the neighbours that it knows", ready.name);
+        self.screen.done(&answered, Some(ready.took));
         Ok(())
     }
 }

@@ -62,11 +62,22 @@ pub struct Extent {
 impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
     /// Takes the bytes of an image, or of a file that begins with one.
     pub fn open(data: D) -> Result<Self, FormatError> {
-        let bytes = data.as_ref();
-        let head = Super::decode(bytes)?;
-        let short = || FormatError::NotAnImage("it is shorter than it says");
+        let head = Super::decode(data.as_ref())?;
         let length = u64::from(head.blocks) << head.block_log2;
-        let length = usize::try_from(length).ok().filter(|&length| length <= bytes.len());
+        Self::over(data, head, length)
+    }
+
+    /// Takes bytes all of which are an image, whose superblock may count other blocks than its own: as that of RAFS does.
+    pub(crate) fn open_whole(data: D) -> Result<Self, FormatError> {
+        let head = Super::decode(data.as_ref())?;
+        let length = data.as_ref().len() as u64;
+        Self::over(data, head, length)
+    }
+
+    fn over(data: D, head: Super, length: u64) -> Result<Self, FormatError> {
+        let short = || FormatError::NotAnImage("it is shorter than it says");
+        let there = data.as_ref().len();
+        let length = usize::try_from(length).ok().filter(|&length| length <= there);
         let devices = usize::from(head.devices_slot) * DEVICE_SLOT_BYTES;
         let devices_end = devices + usize::from(head.spaces) * DEVICE_SLOT_BYTES;
         let length = length.filter(|&length| devices_end <= length).ok_or_else(short)?;

@@ -138,6 +138,20 @@ struct Annotations {
     name: Option<String>,
     #[serde(rename = "io.containerd.image.name")]
     full_name: Option<String>,
+    #[serde(rename = "containerd.io/snapshot/nydus-bootstrap")]
+    bootstrap: Option<String>,
+    #[serde(rename = "containerd.io/snapshot/nydus-fs-version")]
+    rafs_version: Option<String>,
+    #[serde(rename = "containerd.io/snapshot/stargz/toc.digest")]
+    stargz_table: Option<String>,
+    #[serde(rename = "io.github.containers.zstd-chunked.manifest-checksum")]
+    chunked_digest: Option<String>,
+    #[serde(rename = "io.github.containers.zstd-chunked.manifest-position")]
+    chunked_position: Option<String>,
+    #[serde(rename = "io.containers.zstd-chunked.manifest-checksum")]
+    elder_chunked_digest: Option<String>,
+    #[serde(rename = "io.containers.zstd-chunked.manifest-position")]
+    elder_chunked_position: Option<String>,
 }
 
 /// One image or artifact.
@@ -156,6 +170,8 @@ pub struct Manifest {
 pub enum Contents {
     /// Layers of a file system, the lowest first.
     Image(Vec<LayerBlob>),
+    /// A file system as Nydus keeps it.
+    Rafs(Box<RafsLayers>),
     /// Files: a chart, a model, a module.
     Artifact {
         /// What it is, as its maker says: a media type.
@@ -163,6 +179,17 @@ pub enum Contents {
         /// Its files, by ascending paths.
         files: Vec<ArtifactFile>,
     },
+}
+
+/// What an image is made of that Nydus made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RafsLayers {
+    /// The layer that says what is in the others.
+    pub bootstrap: Descriptor,
+    /// The version of its format, where the manifest tells.
+    pub version: Option<String>,
+    /// Blobs in which files may lie.
+    pub blobs: Vec<Descriptor>,
 }
 
 /// A layer of an image.
@@ -290,6 +317,25 @@ impl Descriptor {
         names.into_iter().filter_map(|name| name.as_deref()).filter(|name| !name.is_empty())
     }
 
+    /// Whether it is the layer of an image that says what is in all others, as Nydus marks it.
+    fn is_bootstrap(&self) -> bool {
+        self.annotations.bootstrap.as_deref() == Some("true")
+    }
+
+    /// The digest of the table of contents that an eStargz layer has.
+    pub fn stargz_table(&self) -> Option<&str> {
+        self.annotations.stargz_table.as_deref()
+    }
+
+    /// The digest of the table of contents that a zstd:chunked layer has, and where that is: as containers/storage names them,
+    /// or as it and others did first.
+    pub fn chunked_table(&self) -> Option<(&str, &str)> {
+        let Annotations { chunked_digest, chunked_position, .. } = &self.annotations;
+        let Annotations { elder_chunked_digest, elder_chunked_position, .. } = &self.annotations;
+        let elder = || elder_chunked_digest.as_deref().zip(elder_chunked_position.as_deref());
+        chunked_digest.as_deref().zip(chunked_position.as_deref()).or_else(elder)
+    }
+
     /// Whether a manifest of an index says something of another one, instead of being an image.
     pub fn is_attestation(&self) -> bool {
         let unknown = |platform: &Platform| platform.is_unknown();
@@ -301,6 +347,12 @@ impl Manifest {
     /// What it is of. An image has the configuration of one and layers that are tars; where none of them is, it is a
     /// signature or an attestation that has the configuration of an image only to be taken by old registries.
     pub fn contents(&self) -> Result<Contents, ManifestError> {
+        if is_image_config(&self.config.media_type)
+            && let Some(rafs) = self.rafs()
+        {
+            check_count("layers", self.layers.len(), MAX_LAYERS)?;
+            return Ok(Contents::Rafs(Box::new(rafs)));
+        }
         let is_layer = |layer: &Descriptor| LayerType::of(&layer.media_type).is_some();
         let of_image = self.layers.is_empty() || self.layers.iter().any(is_layer);
         if is_image_config(&self.config.media_type) && of_image {
@@ -310,6 +362,15 @@ impl Manifest {
         }
         let kind = self.artifact_type.as_ref().unwrap_or(&self.config.media_type).clone();
         Ok(Contents::Artifact { kind, files: artifact::files(&self.layers)? })
+    }
+
+    /// The layers of an image that Nydus made.
+    fn rafs(&self) -> Option<RafsLayers> {
+        let is_bootstrap = |layer: &&Descriptor| layer.is_bootstrap();
+        let bootstrap = self.layers.iter().find(is_bootstrap)?.clone();
+        let version = bootstrap.annotations.rafs_version.as_deref().map(shown);
+        let blobs = self.layers.iter().filter(|layer| !layer.is_bootstrap()).cloned().collect();
+        Some(RafsLayers { bootstrap, version, blobs })
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum SectionKind {
     LeftOut = 5,
     /// Of a layer of an image: hard links to what lower layers have, as JSON; absent where there are none.
     Links = 6,
+    /// The chunk table of the space of this number.
+    Chunks = 7,
 }
 
 /// Why what stands behind the image is not taken.

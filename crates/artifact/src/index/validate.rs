@@ -31,6 +31,7 @@ impl Index {
         let table = match &recipe.origin {
             OriginRecipe::Members { table, .. } => Some((table.digest(), table.length())),
             OriginRecipe::Parts { table, .. } => Some((table.digest(), table.length())),
+            OriginRecipe::Chunks { table, .. } => Some((table.digest(), table.length())),
             OriginRecipe::Url { .. } => None,
         };
         let etag = recipe.key.validator.etag.as_ref();

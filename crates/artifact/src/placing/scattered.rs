@@ -1,7 +1,7 @@
 //! Files with holes whose edges fall inside of blocks, or are too many for an index: they are put together
 //! in a space of their own, in slots of whole chunks, by whoever reads the origin.
 
-use super::TooMuch;
+use super::{MAX_SPACE, TooMuch};
 use crate::erofs::BlockSize;
 use crate::parts::{Method, Part};
 use crate::tree::{Location, Run, SparseFile};
@@ -15,8 +15,6 @@ const LEAST_LOG2: u32 = 12;
 const CHUNKS: u64 = 1 << 14;
 /// Number of the space.
 const SPACE: u16 = 1;
-/// Longest space: what 32-bit addresses of blocks reach.
-const MAX_SPACE: u64 = (u32::MAX as u64 - 1) << BLOCK_LOG2;
 
 /// The space of such files.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dfs_model::{ByteRange, TaskKind, Transform, Validator};
+use dfs_model::{ByteRange, Transform};
 use dfs_source::{SourceError, Sources};
 use futures::TryStreamExt as _;
 
@@ -144,9 +144,7 @@ impl Context<'_> {
         let (version, transform) = (archive.key.validator.clone(), archive.key.transform);
         let table = PartTable::new(version, transform, archive_length, length, parts);
         let table = table.map_err(|source| ResolveError::Parts { url: self.url(), source })?;
-        let etag = Some(table.digest());
-        let validator = Validator { etag, length: Some(length), ..Validator::default() };
-        let key = self.key(TaskKind::Space, &self.target, validator);
+        let key = archive.key_inside(table.digest(), length);
         let origin = OriginRecipe::Parts { place, ranges, table: Arc::new(table) };
         Ok(Recipe { key, length: Some(length), origin })
     }

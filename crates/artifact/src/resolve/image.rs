@@ -3,13 +3,16 @@
 //!
 //! Each layer is a task of its own, the tar that its blob unpacks to, named by registry and digest: images that share layers
 //! share these, whatever their repositories (decision 33). All of a layer is read once, and held against what the image's
-//! configuration says of it, before anything of it is shown.
+//! configuration says of it, before anything of it is shown; but one that has a table of contents is shown by that, and each chunk of it
+//! held against the table (decision 40).
 
 mod attached;
+mod by_toc;
 mod equal;
 mod indexed;
 mod layers;
 mod made_of;
+mod rafs;
 mod stack;
 mod whole;
 
@@ -32,6 +35,7 @@ use crate::image::{
     choose, parse,
 };
 use crate::index::{ImageFacts, IndexError};
+use crate::rafs::RafsError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
 use crate::tar::TarError;
 use crate::tree::{Content, FileData, LeftOut, Location, Meta, Mtime, TreeBuilder, TreeError};
@@ -118,6 +122,21 @@ pub enum ImageError {
     /// What has a manifest is something else.
     #[error("it is no image: it has files, and no layers")]
     NoImage,
+    /// It is not made of layers over one another.
+    #[error(
+        "an image that Nydus made is shown as a whole: it has no layers to be shown by themselves"
+    )]
+    NoLayers,
+    /// Nydus made it, and it cannot be read.
+    #[error(transparent)]
+    Rafs(#[from] RafsError),
+}
+
+/// What is known of something without the configuration of an image.
+fn facts_of(stat: &Stat, chosen: &Chosen) -> ImageFacts {
+    let manifest = chosen.about.digest;
+    let digest = digest_of(&stat.validator).unwrap_or(manifest);
+    ImageFacts { digest, manifest, platform: None }
 }
 
 /// Whether a target names a manifest of a registry, whose contents make a tree.
@@ -182,10 +201,12 @@ impl Context<'_> {
                 stack.diff_ids = &documents.config.diff_ids[..wanted];
                 self.layers(&stack, sources).await
             }
+            Contents::Rafs(layers) => {
+                let of = facts_of(stat, &chosen);
+                self.rafs(&reference, &layers, of).await
+            }
             Contents::Artifact { files, .. } => {
-                let manifest = chosen.about.digest;
-                let digest = digest_of(&stat.validator).unwrap_or(manifest);
-                let of = ImageFacts { digest, manifest, platform: None };
+                let of = facts_of(stat, &chosen);
                 self.files(&reference, &files, of).await
             }
         }
@@ -197,6 +218,7 @@ impl Context<'_> {
         let contents = chosen.manifest.contents();
         match contents.map_err(|error| self.image_error(error))? {
             Contents::Image(layers) => self.of_image(reference, stat, chosen, layers).await,
+            Contents::Rafs(_) => Err(self.image_error(ImageError::NoLayers)),
             Contents::Artifact { .. } => Err(self.image_error(ImageError::NoImage)),
         }
     }

@@ -96,11 +96,9 @@ impl Overrides {
         Ok(())
     }
 
-    /// Keeps an attribute that a kernel could have; others (of another system) are left out.
+    /// Keeps an attribute.
     fn xattr(&mut self, key: &[u8], value: &[u8]) {
-        let Some(name) = key.strip_prefix(XATTR) else { return };
-        let name = unescaped(name);
-        if split_name(&name).is_some() && value.len() <= MAX_XATTR_VALUE {
+        if let Some(name) = key.strip_prefix(XATTR).and_then(|name| attribute(name, value)) {
             self.xattrs.insert(name, value.to_vec());
         }
     }
@@ -115,15 +113,25 @@ impl Overrides {
     pub fn meta(&self, global: &Self, header: &Header<'_>) -> Meta {
         let said = [&global.acls, &self.acls, &global.xattrs, &self.xattrs];
         let xattrs: Xattrs = said.into_iter().flat_map(Xattrs::clone).collect();
-        let list = xattrs.get(ACCESS);
         Meta {
-            mode: list.map_or(header.mode, |list| acl::permissions_with(list, header.mode)),
+            mode: mode_with(&xattrs, header.mode),
             uid: self.uid.or(global.uid).unwrap_or(header.uid),
             gid: self.gid.or(global.gid).unwrap_or(header.gid),
             mtime: self.mtime.or(global.mtime).unwrap_or(header.mtime),
             xattrs,
         }
     }
+}
+
+/// The name of an attribute that a kernel could have, as a tar names it; others (of another system) are left out.
+pub(crate) fn attribute(name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+    let name = unescaped(name);
+    (split_name(&name).is_some() && value.len() <= MAX_XATTR_VALUE).then_some(name)
+}
+
+/// The permissions of what has these attributes.
+pub(crate) fn mode_with(xattrs: &Xattrs, mode: u16) -> u16 {
+    xattrs.get(ACCESS).map_or(mode, |list| acl::permissions_with(list, mode))
 }
 
 /// GNU tar writes `=` and `%` in attribute names as `%3D` and `%25`.

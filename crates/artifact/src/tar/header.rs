@@ -54,7 +54,7 @@ pub(super) fn checksum_matches(record: &[u8; RECORD]) -> bool {
 }
 
 /// An owner as a kernel has it: negative ones wrap round, others that do not fit are nobody.
-pub(super) fn owner(id: i64) -> u32 {
+pub(crate) fn owner(id: i64) -> u32 {
     const NOBODY: u32 = 65534;
     let wrapped = || i32::try_from(id).ok().map(i32::cast_unsigned);
     u32::try_from(id).ok().or_else(wrapped).unwrap_or(NOBODY)
@@ -107,11 +107,15 @@ impl<'a> Header<'a> {
         [self.prefix, self.name].join(&b'/')
     }
 
-    /// Numbers of a device node, cut to what a kernel has.
+    /// Numbers of a device node.
     pub fn device(&self) -> DeviceNumber {
-        let (major, minor) = self.device;
-        DeviceNumber { major: (major & 0xfff) as u32, minor: (minor & 0xf_ffff) as u32 }
+        device_number(self.device.0, self.device.1)
     }
+}
+
+/// A number cut to what a kernel has.
+pub(crate) fn device_number(major: u64, minor: u64) -> DeviceNumber {
+    DeviceNumber { major: (major & 0xfff) as u32, minor: (minor & 0xf_ffff) as u32 }
 }
 
 #[cfg(test)]

@@ -284,6 +284,13 @@ pub(super) struct Passage {
     _memory: Option<OwnedSemaphorePermit>,
 }
 
+impl Passage {
+    /// The group behind the last one.
+    pub(super) fn end(&self) -> u64 {
+        self.groups.end()
+    }
+}
+
 impl Drop for Passage {
     fn drop(&mut self) {
         self.shared.passing.end(self.groups);

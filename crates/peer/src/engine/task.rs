@@ -292,10 +292,23 @@ impl Task {
     /// Waits until the length is known.
     pub async fn known_length(&self) -> Result<u64, ReadError> {
         let mut length = self.shared.length.subscribe();
+        let everything = GroupRange::new(0, u64::from(u32::MAX));
+        // Of what is not kept: the end of what has passed.
+        let mut passed = None;
         while length.borrow_and_update().is_none() {
-            let everything = GroupRange::new(0, u64::from(u32::MAX));
             let edge = self.shared.stored.missing_in(everything).first().map_or(0, |run| run.first);
-            self.ensure_groups(GroupRange::new(edge, GROWING_WINDOW), Priority::Bulk).await?;
+            let edge = passed.unwrap_or(0).max(edge);
+            let window = GroupRange::new(edge, GROWING_WINDOW);
+            if passed.is_none() {
+                match self.ensure_groups(window, Priority::Bulk).await {
+                    Err(error) if error.is_no_space() => {}
+                    kept => {
+                        kept?;
+                        continue;
+                    }
+                }
+            }
+            passed = Some(self.passage(window, Priority::Bulk).await?.end());
         }
         let known = *length.borrow();
         known.ok_or(ReadError::Closing(self.id()))

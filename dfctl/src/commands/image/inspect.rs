@@ -97,7 +97,7 @@ async fn inspect(
     let contents = manifest.contents().map_err(|error| cannot(error.into()))?;
     let (kind, config) = match contents {
         Contents::Artifact { kind, .. } => (Some(kind), Value::Null),
-        Contents::Image(_) => {
+        Contents::Image(_) | Contents::Rafs(_) => {
             let located = Located::of(&target.url);
             let located = located.map_err(|why| bad_answer("inspect", &shown, why))?;
             let blob = &manifest.config;

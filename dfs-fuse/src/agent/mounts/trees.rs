@@ -40,7 +40,7 @@ impl Alone {
         let is_alone = |recipe: &Recipe| match &recipe.origin {
             OriginRecipe::Url { .. } => !is_archive,
             OriginRecipe::Members { table, .. } => table.count() == 1,
-            OriginRecipe::Parts { .. } => false,
+            OriginRecipe::Parts { .. } | OriginRecipe::Chunks { .. } => false,
         };
         let is_shown = |space| part.is_none_or(|part| part.bytes_in(space) > 0);
         let alone = recipes

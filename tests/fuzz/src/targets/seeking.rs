@@ -1,9 +1,11 @@
 //! Tables by which compressed streams are read in the middle: our own, and those that streams bring with them.
 
-use dfs_artifact::unpack::{
-    Checkpoints, Limits, Resumed, Unpacker, contents, seek_table, transform_of,
-};
-use dfs_model::ByteRange;
+use dfs_artifact::ChunkTable;
+use dfs_artifact::image::manifest::Contents;
+use dfs_artifact::image::{Document, parse};
+use dfs_artifact::toc::{Announced, LayerByTable};
+use dfs_artifact::unpack::{Checkpoints, Limits, Resumed, Unpacker, seek_table, transform_of};
+use dfs_model::{ByteRange, Transform, Validator};
 
 use super::archives::compressed;
 
@@ -38,19 +40,49 @@ pub(super) fn layer(bytes: &[u8]) {
     {
         assert_eq!(Checkpoints::decode(table.encode()), Ok(table));
     }
-    let tail = &bytes[bytes.len().saturating_sub(contents::TAIL)..];
-    if let Ok(Some(found)) = contents::find(tail, length)
-        && let Ok(json) = found.json(inside(found.range))
-        && let Ok(contents) = found.contents(&json)
-    {
-        let table = contents.checkpoints;
-        let pieces = contents.files.iter().flat_map(|file| &file.pieces);
-        for piece in pieces.take(1000) {
-            let range = ByteRange::at(piece.at, piece.length);
-            assert!(table.covering(range).is_some_and(|plan| plan.length == piece.length));
-        }
-        assert_eq!(Checkpoints::decode(table.encode()), Ok(table));
+    let announced = announced(length);
+    if let Ok(range) = announced.table(inside(announced.first())) {
+        assert!(announced.layer(inside(range), range).is_err(), "its digest is of nothing");
     }
+}
+
+/// What a manifest says of an eStargz layer of so many bytes, whose table is nothing.
+fn announced(length: u64) -> Announced {
+    let nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json",
+        "digest":"{nothing}","size":0}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip",
+        "digest":"{nothing}","size":{length},
+        "annotations":{{"containerd.io/snapshot/stargz/toc.digest":"{nothing}"}}}}]}}"#
+    );
+    let Ok(Document::Manifest(manifest)) = parse(manifest.as_bytes(), None) else {
+        panic!("it is a manifest");
+    };
+    let Ok(Contents::Image(layers)) = manifest.contents() else { panic!("it is of an image") };
+    Announced::of(&layers[0]).expect("it has a table")
+}
+
+/// Takes it for a table of contents.
+pub(super) fn toc(bytes: &[u8]) {
+    const END: u64 = 1 << 20;
+    for packed in [Transform::Gunzip, Transform::Unzstd] {
+        let Ok(layer) = LayerByTable::read(bytes, packed, END) else { continue };
+        let table = ChunkTable::new(Validator::default(), END, layer.length, layer.chunks);
+        assert!(table.is_ok(), "what is taken lies inside");
+    }
+}
+
+pub(super) fn tocs() -> Vec<Vec<u8>> {
+    let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let rows = format!(
+        r#"{{"type":"dir","name":"d","mode":493,"modtime":"2020-01-01T00:00:00Z","xattrs":{{"user.a":"YQ=="}}}},
+        {{"type":"reg","name":"d/a","size":9,"offset":12,"chunkSize":5,"chunkDigest":"{digest}"}},
+        {{"type":"chunk","name":"d/a","offset":40,"chunkOffset":5,"chunkDigest":"{digest}"}},
+        {{"type":"reg","name":"b","size":3,"offset":12,"innerOffset":5,"digest":"{digest}"}},
+        {{"type":"hardlink","name":"c","linkName":"d/a"}},
+        {{"type":"char","name":"e","devMajor":1,"devMinor":3}}"#
+    );
+    vec![format!(r#"{{"version":1,"entries":[{rows}]}}"#).into_bytes()]
 }
 
 /// Tables of small streams, and one of a place between two blocks.
@@ -81,14 +113,6 @@ pub(super) fn layers() -> Vec<Vec<u8>> {
     let skipped = |magic: u8, inner: &[u8]| {
         [&[magic, 0x2a, 0x4d, 0x18][..], &(inner.len() as u32).to_le_bytes(), inner].concat()
     };
-    let json = br#"{"version":1,"entries":[{"type":"reg","name":"a","size":3,"offset":12}]}"#;
-    let head = [0x28, 0xb5, 0x2f, 0xfd, 0x20, json.len() as u8];
-    let block = ((json.len() as u32) << 3 | 1).to_le_bytes();
-    let table = [&head[..], &block[..3], json].concat();
-    let numbers = [2 * frame.len() as u64 + 8, table.len() as u64, json.len() as u64, 1, 0, 0, 0];
-    let numbers: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let footer = skipped(0x50, &[&numbers[..], b"GNUlInUx"].concat());
-    let chunked = [&frame[..], &frame, &skipped(0x50, &table), &footer].concat();
     let entries = [frame.len() as u8, 0, 0, 0, 3, 0, 0, 0].repeat(2);
     let entries = [&entries[..], &[2, 0, 0, 0, 0, 0xb1, 0xea, 0x92, 0x8f]].concat();
     let seekable = [&frame[..], &frame, &skipped(0x5e, &entries)].concat();
@@ -96,7 +120,7 @@ pub(super) fn layers() -> Vec<Vec<u8>> {
     let begin = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\0";
     let end = b"\x01\0\0\xff\xff\0\0\0\0\0\0\0\0";
     let stargz = [&gzip[..], &gzip, begin, digits.as_bytes(), end].concat();
-    vec![chunked, seekable, stargz]
+    vec![seekable, stargz]
 }
 
 #[cfg(test)]
@@ -106,16 +130,12 @@ mod tests {
     #[test]
     fn seeds_are_sound() {
         assert!(tables().iter().all(|table| Checkpoints::decode(table.clone()).is_ok()));
-        let [chunked, seekable, stargz] = layers().try_into().unwrap();
-        let tail = |layer: &[u8]| layer[layer.len().saturating_sub(contents::TAIL)..].to_vec();
-        let found = contents::find(&tail(&chunked), chunked.len() as u64).unwrap().unwrap();
-        let range = found.range.start as usize..found.range.end as usize;
-        let json = found.json(&chunked[range]).unwrap();
-        assert_eq!(found.contents(&json).unwrap().files.len(), 1);
+        assert!(LayerByTable::read(&tocs()[0], Transform::Gunzip, 100).is_ok());
+        let [seekable, stargz] = layers().try_into().unwrap();
         let footer = seekable.last_chunk().unwrap();
         let range = seek_table::find(footer, seekable.len() as u64).unwrap().unwrap();
         let table = &seekable[range.start as usize..];
         assert_eq!(seek_table::read(table, seekable.len() as u64).unwrap().length(), 6);
-        assert!(contents::find(&tail(&stargz), stargz.len() as u64).unwrap().is_some());
+        assert!(announced(stargz.len() as u64).table(&stargz).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes of our own formats that another host says: frames, digests, proofs, tables. Each has one encoding.
 
+use dfs_artifact::chunks::{Chunk, ChunkDigest, ChunkTable, Codec};
 use dfs_artifact::parts::{Method, Part, PartTable};
 use dfs_artifact::{Member, MemberTable};
 use dfs_model::{Transform, Validator};
@@ -40,6 +41,13 @@ pub(super) fn parts(bytes: &[u8]) {
     if let Ok(table) = PartTable::decode(bytes) {
         assert_eq!(table.encode(), bytes);
         assert!(table.parts().windows(2).all(|pair| pair[0].range().end <= pair[1].offset));
+    }
+}
+
+pub(super) fn chunks(bytes: &[u8]) {
+    if let Ok(table) = ChunkTable::decode(bytes) {
+        assert_eq!(table.encode(), bytes);
+        assert!(table.chunks().windows(2).all(|pair| pair[0].range().end <= pair[1].offset));
     }
 }
 
@@ -121,6 +129,26 @@ pub(super) fn part_seeds() -> Vec<Vec<u8>> {
     vec![table.expect("parts ascend").encode()]
 }
 
+pub(super) fn chunk_seeds() -> Vec<Vec<u8>> {
+    let codecs = [Codec::Stored, Codec::Gzip, Codec::Zstd, Codec::Lz4];
+    let chunks = (0..).zip(codecs).map(|(number, codec)| Chunk {
+        offset: 512 * number,
+        length: 100,
+        from: 1000 * number,
+        packed: 100,
+        skip: 0,
+        codec,
+        digest: if number % 2 == 0 {
+            ChunkDigest::Sha256([1; 32])
+        } else {
+            ChunkDigest::Blake3([2; 32])
+        },
+    });
+    let blob = Validator { length: Some(9000), ..Validator::default() };
+    let table = ChunkTable::new(blob, 9000, 5000, chunks.collect());
+    vec![table.expect("chunks ascend").encode()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +160,6 @@ mod tests {
         assert!(proof_seeds().iter().all(|proof| Proof::decode(proof).is_ok()));
         assert!(member_seeds().iter().all(|table| MemberTable::decode(table.clone()).is_ok()));
         assert!(part_seeds().iter().all(|table| PartTable::decode(table).is_ok()));
+        assert!(chunk_seeds().iter().all(|table| ChunkTable::decode(table).is_ok()));
     }
 }

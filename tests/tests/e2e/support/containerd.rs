@@ -106,6 +106,13 @@ impl Containerd {
         Said::by(&mut self.command(words)).unwrap()
     }
 
+    /// What the client of stargz-snapshotter says.
+    pub fn ctr_remote(&self, words: &[&str]) -> Said {
+        let mut command = Command::new("ctr-remote");
+        command.arg("--address").arg(self.socket()).args(words).stdin(Stdio::null());
+        Said::by(&mut command).unwrap()
+    }
+
     /// Runs something in a new container of an image to its end; what it wrote.
     pub fn run(&self, image: &str, name: &str, words: &[&str]) -> String {
         let said =

@@ -33,6 +33,8 @@ pub enum Verdict {
     CutAnswer(u64),
     /// The registry's answer with this byte of its body turned over.
     Flip(u64),
+    /// The registry's answer to the same without a range.
+    Whole,
     /// So many bytes of what is sent come to the registry, then the line breaks.
     CutRequest(u64),
     /// The registry is asked, and its answer never arrives.
@@ -121,7 +123,11 @@ fn serve(
     #[expect(clippy::disallowed_methods, reason = "it stands between others' programs")]
     let mut upstream = TcpStream::connect(registry)?;
     write!(upstream, "{} {} HTTP/1.1\r\n", asked.method, asked.path)?;
-    let passes = |line: &&String| !line.to_ascii_lowercase().starts_with("connection:");
+    let is_whole = matches!(verdict, Verdict::Whole);
+    let passes = |line: &&String| {
+        let line = line.to_ascii_lowercase();
+        !(line.starts_with("connection:") || is_whole && line.starts_with("range:"))
+    };
     for line in asked.head.iter().filter(passes) {
         write!(upstream, "{line}\r\n")?;
     }

@@ -156,3 +156,22 @@ fn a_layer_that_cannot_be_read_is_named() {
         format!("layer 2 of the image is of media type '{encrypted}', which cannot be read");
     assert_eq!(error, expected);
 }
+
+#[test]
+fn what_nydus_made_is_told_by_its_bootstrap() {
+    let blob = descriptor("application/vnd.oci.image.layer.nydus.blob.v1", b"1");
+    let mut bootstrap = descriptor(LAYER, b"2");
+    bootstrap["annotations"] = json!({
+        "containerd.io/snapshot/nydus-bootstrap": "true",
+        "containerd.io/snapshot/nydus-fs-version": "6",
+    });
+    let document = image(b"{}", vec![blob.clone(), bootstrap.clone()]);
+    let contents = manifest(&document).contents().unwrap();
+    let Contents::Rafs(layers) = contents else { panic!("{contents:?}") };
+    assert_eq!(layers.bootstrap.digest, ContentDigest::sha256(b"2"));
+    assert_eq!(layers.blobs[0].digest, ContentDigest::sha256(b"1"));
+    assert_eq!((layers.blobs.len(), layers.version.as_deref()), (1, Some("6")));
+    bootstrap["annotations"] = json!({ "containerd.io/snapshot/nydus-bootstrap": "false" });
+    let contents = manifest(&image(b"{}", vec![blob, bootstrap])).contents();
+    assert!(matches!(contents, Err(ManifestError::OtherLayer { number: 1, .. })), "{contents:?}");
+}

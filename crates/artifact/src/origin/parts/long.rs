@@ -7,7 +7,8 @@ use dfs_model::ByteRange;
 use dfs_source::{ByteStream, SourceError};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::Inner;
+use super::Parts;
+use crate::origin::batches::{Batches, Packed as _};
 use crate::origin::{Part as Piece, PartStream, cut};
 use crate::parts::{Method, Part};
 use crate::zip::member::{Inflate, LOCAL_BYTES, MemberError, extent, head_bytes};
@@ -17,14 +18,14 @@ fn is_of_the_part(error: &SourceError) -> bool {
     matches!(error, SourceError::Damaged { .. } | SourceError::Unreadable { .. })
 }
 
-impl Inner {
+impl Batches<Parts> {
     /// The bytes of `range` that a long part has; what is wrong with it alone is a hole.
     pub(super) async fn long(
         self: Arc<Self>,
         at: usize,
         range: ByteRange,
     ) -> Result<PartStream, SourceError> {
-        let part = self.table.parts()[at];
+        let part = self.packed.units()[at];
         let wanted = part.range().intersection(range);
         let wanted = ByteRange::new(wanted.start - part.offset, wanted.end - part.offset);
         let opened = self.open_long(part, wanted).await;
@@ -62,9 +63,9 @@ impl Inner {
             Method::Raw => self.fetch.stream(shifted(wanted, part.from)).await,
             Method::Stored => {
                 let head = self.fetch.bytes(ByteRange::at(part.from, LOCAL_BYTES)).await?;
-                let head = head_bytes(&head).map_err(|error| self.unfit(&part, &error))?;
+                let head = head_bytes(&head).map_err(|error| self.packed.unfit(&part, &error))?;
                 if part.from + head + part.packed > part.until {
-                    return Err(self.unfit(&part, &MemberError::CutOff));
+                    return Err(self.packed.unfit(&part, &MemberError::CutOff));
                 }
                 self.fetch.stream(shifted(wanted, part.from + head)).await
             }
@@ -76,7 +77,7 @@ impl Inner {
                 // Read to its end also where the last byte is known to have come: then comes its sum.
                 Ok(if wanted.len() == part.length { bytes } else { cut(bytes, wanted) })
             }
-            Method::Refused(why) => Err(self.unfit(&part, &MemberError::Refused(why))),
+            Method::Refused(why) => Err(self.packed.unfit(&part, &MemberError::Refused(why))),
         }
     }
 }
@@ -116,7 +117,7 @@ impl Input {
 
 /// One pass through a deflated part.
 struct Unpacking {
-    inner: Arc<Inner>,
+    inner: Arc<Batches<Parts>>,
     part: Part,
     input: Input,
     inflate: Option<Inflate>,
@@ -171,6 +172,6 @@ impl Unpacking {
     }
 
     fn unfit(&self, error: &MemberError) -> SourceError {
-        self.inner.unfit(&self.part, error)
+        self.inner.packed.unfit(&self.part, error)
     }
 }

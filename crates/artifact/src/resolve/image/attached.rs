@@ -171,7 +171,7 @@ impl Context<'_> {
         if !opener.keep_beside(&tar, beside).await {
             return Err(NotTaken::Beside);
         }
-        opener.keep(&self.name_of(reference, wanted), index.image().data().clone()).await;
+        opener.keep(&self.name_of(reference, wanted, ""), index.image().data().clone()).await;
         Ok(index)
     }
 

@@ -10,6 +10,7 @@ use super::stack::distinct;
 use super::{Context, Documents, ImageError, ResolveError};
 use crate::image::attached::{About, Attached, LayerIndex};
 use crate::image::manifest::ManifestError;
+use crate::recipe::{OriginRecipe, Recipe};
 use crate::resolve::ResolveOptions;
 
 /// The indexes of an image's layers.
@@ -17,7 +18,7 @@ use crate::resolve::ResolveOptions;
 pub struct IndexedImage {
     /// The image's manifest.
     pub about: About,
-    /// Its layers, each once, the lowest first.
+    /// Its layers, each once, the lowest first; without those that have a table of contents themselves.
     pub layers: Vec<IndexedLayer>,
 }
 
@@ -54,15 +55,21 @@ pub async fn index_layers(
     let mut layers = Vec::new();
     for wanted in distinct(&stack).0 {
         let index = context.layer(&stack, wanted, sources).await?.index;
-        let beside = match (&options.opener, index.spaces().first()) {
-            (Some(opener), Some(tar)) => opener.beside(tar).await,
-            _ => Vec::new(),
+        let Some(tar) = index.spaces().first().filter(|first| is_tar(first)) else { continue };
+        let beside = match &options.opener {
+            Some(opener) => opener.beside(tar).await,
+            None => Vec::new(),
         };
         let (layer, diff_id) = (wanted.layer.blob.digest, wanted.diff_id);
         let known = LayerIndex { index: index.image().data().clone(), beside };
         layers.push(IndexedLayer { layer, diff_id, known });
     }
     Ok(IndexedImage { about: documents.about.clone(), layers })
+}
+
+/// What has a table of contents is in no need of an index: nobody reads it as a whole.
+fn is_tar(space: &Recipe) -> bool {
+    matches!(space.origin, OriginRecipe::Url { .. })
 }
 
 /// Takes over what is at `from`, a manifest of indexes on a disk or in a registry: whoever names it believes it.
@@ -78,7 +85,8 @@ pub async fn import_indexes(
     let mut imported = Imported { layers: 0, taken: 0, known: 0 };
     for wanted in distinct(&stack).0 {
         imported.layers += 1;
-        if context.kept_layer(&reference, wanted).await.is_some() {
+        let name = context.name_of(&reference, wanted, "");
+        if context.kept_layer(&reference, wanted, &name).await?.is_some() {
             imported.known += 1;
         } else if context.taken_or_said(&believed, &reference, wanted).await.is_some() {
             imported.taken += 1;

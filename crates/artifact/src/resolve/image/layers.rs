@@ -1,4 +1,4 @@
-//! The index of one layer: made while all of it is read, and kept for every image that has the layer.
+//! The index of one layer: made by its table of contents, or while all of it is read, and kept for every image that has the layer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) struct Wanted<'a> {
 /// The index of a layer.
 pub(super) struct Known {
     pub index: Index,
-    /// Whether it was made now.
+    /// Whether all of the layer was read now, and its files digested.
     pub is_new: bool,
 }
 
@@ -48,61 +48,87 @@ impl Context<'_> {
         sources: &Sources,
     ) -> Result<Known, ResolveError> {
         let reference = stack.reference;
-        if let Some(index) = self.kept_layer(reference, wanted).await {
-            if !self.is_public(reference) {
-                // Another repository may have had it fetched.
-                self.blob_recipe(reference, &wanted.layer.blob).await?;
-            }
-            return Ok(Known { index, is_new: false });
+        let name = self.name_of(reference, wanted, "");
+        if let Some(known) = self.kept_layer(reference, wanted, &name).await? {
+            return Ok(known);
+        }
+        if let Some(known) = self.layer_by_table(reference, wanted, sources).await? {
+            return Ok(known);
         }
         if let Some(index) = self.attached(stack, wanted).await {
             return Ok(Known { index, is_new: false });
         }
-        let name = self.name_of(reference, wanted);
         let bytes = self.index_layer(reference, wanted, sources).await?;
-        if let Some(opener) = &self.options.opener {
-            opener.keep(&name, bytes.clone()).await;
-        }
-        let source = |source| ImageError::Read { number: wanted.number, source };
-        let index = Index::open(bytes).map_err(|error| self.image_error(source(error)))?;
-        Ok(Known { index, is_new: true })
+        let known = self.keep_layer(wanted, &name, bytes).await?;
+        Ok(Known { is_new: true, ..known })
     }
 
-    /// The index of a layer that was kept; one that cannot be used is made again.
+    /// The index of a layer that was kept under this name. One that cannot be used is made again.
     pub(super) async fn kept_layer(
         &self,
         reference: &Located,
         wanted: Wanted<'_>,
-    ) -> Option<Index> {
-        let opener = self.options.opener.as_ref()?;
-        Index::parse(opener.kept(&self.name_of(reference, wanted)).await?).ok()
+        name: &TaskKey,
+    ) -> Result<Option<Known>, ResolveError> {
+        let Some(opener) = &self.options.opener else { return Ok(None) };
+        let kept = opener.kept(name).await;
+        let Some(index) = kept.and_then(|bytes| Index::parse(bytes).ok()) else { return Ok(None) };
+        if !self.is_public(reference) {
+            // Another repository may have had it fetched.
+            self.blob_recipe(reference, &wanted.layer.blob).await?;
+        }
+        Ok(Some(Known { index, is_new: false }))
     }
 
-    /// By what the index of a layer is found again: its blob, and what that was seen to unpack to.
+    /// Keeps an index that was made under this name.
+    pub(super) async fn keep_layer(
+        &self,
+        wanted: Wanted<'_>,
+        name: &TaskKey,
+        bytes: Bytes,
+    ) -> Result<Known, ResolveError> {
+        if let Some(opener) = &self.options.opener {
+            opener.keep(name, bytes.clone()).await;
+        }
+        let source = |source| ImageError::Read { number: wanted.number, source };
+        let index = Index::open(bytes).map_err(|error| self.image_error(source(error)))?;
+        Ok(Known { index, is_new: false })
+    }
+
+    /// By what the index of a layer is found again: its blob, what that was seen to unpack to, or is said to, and by what it was
+    /// made where it was not by reading all of it.
     pub(super) fn name_of(
         &self,
         reference: &Located,
         Wanted { layer, diff_id, .. }: Wanted<'_>,
+        made_by: &str,
     ) -> TaskKey {
         let target = self.blob_target(reference, &layer.blob.digest);
         let version = validator(&layer.blob.digest, None);
-        let version = Validator { version: Some(format!("{diff_id}{FORMAT}")), ..version };
+        let version = Validator { version: Some(format!("{diff_id}{FORMAT}{made_by}")), ..version };
         self.key(TaskKind::Index, &target, version)
     }
 
-    /// The task of a layer's tar. Of what everybody may have, the manifest is believed: what is not so fails as it is read.
+    /// The task of a layer's blob. Of what everybody may have, the manifest is believed: what is not so fails as it is read.
+    pub(super) async fn layer_blob(
+        &self,
+        reference: &Located,
+        layer: &LayerBlob,
+    ) -> Result<Recipe, ResolveError> {
+        if !self.is_public(reference) {
+            return self.blob_recipe(reference, &layer.blob).await;
+        }
+        let target = self.blob_target(reference, &layer.blob.digest);
+        Ok(self.recipe_of(&target, &layer.blob, true))
+    }
+
+    /// The task of a layer's tar.
     pub(super) async fn tar_recipe(
         &self,
         reference: &Located,
         layer: &LayerBlob,
     ) -> Result<Recipe, ResolveError> {
-        let mut recipe = match self.is_public(reference) {
-            true => {
-                let target = self.blob_target(reference, &layer.blob.digest);
-                self.recipe_of(&target, &layer.blob, true)
-            }
-            false => self.blob_recipe(reference, &layer.blob).await?,
-        };
+        let mut recipe = self.layer_blob(reference, layer).await?;
         let transform = match layer.layer_type.compression {
             Compression::None => Transform::Identity,
             Compression::Gzip => Transform::Gunzip,
@@ -178,18 +204,18 @@ impl Context<'_> {
 /// What of the name of a kept index tells how it was made: one without digests of files is not taken.
 const FORMAT: &str = " 2";
 
-/// A layer that was read.
-struct Indexed {
-    scanned: ScannedTar,
-    links: Vec<PendingLink>,
-    /// Its tar, and what is put together from parts of it.
-    tasks: Vec<Recipe>,
-    number: usize,
+/// A layer that was read, or whose table was.
+pub(super) struct Indexed {
+    pub scanned: ScannedTar,
+    pub links: Vec<PendingLink>,
+    /// Its tar, and what is put together from parts of it; or its chunks.
+    pub tasks: Vec<Recipe>,
+    pub number: usize,
 }
 
 impl Indexed {
     /// Blocks.
-    fn write(self) -> Result<Bytes, ImageError> {
+    pub(super) fn write(self) -> Result<Bytes, ImageError> {
         let Self { scanned, links, tasks, number } = self;
         let space = |recipe: &Recipe| Space {
             // Of a layer that was read it is known.

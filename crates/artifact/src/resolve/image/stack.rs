@@ -17,8 +17,9 @@ use crate::erofs::{BlockSize, MAX_SPACES};
 use crate::image::manifest::LayerBlob;
 use crate::image::{Layer, merge};
 use crate::index::{ImageFacts, Index, IndexError};
-use crate::recipe::{OriginRecipe, Recipe};
+use crate::recipe::Recipe;
 use crate::resolve::{Artifact, Planned, ResolveError};
+use crate::toc::Announced;
 
 /// Number of how layers become an index: what was kept by another one is made again.
 const FORMAT: &str = "layers.1";
@@ -70,7 +71,7 @@ impl Context<'_> {
         let name = self.name_of_stack(stack);
         let own = layers.iter().map(|layer| layer.blob.digest).collect();
         let kept = match &name {
-            Some(name) => self.kept_stack(stack, name, &own).await?,
+            Some(name) => self.kept_stack((reference, &stack.of), name, &own).await?,
             None => None,
         };
         if let Some(artifact) = kept {
@@ -96,35 +97,57 @@ impl Context<'_> {
             relocate(task, reference);
         }
         planned.image = Some(stack.of.clone());
+        self.finish_and_keep(planned, name.as_ref()).await
+    }
+
+    /// Writes the index of a stack, and keeps it by its name.
+    pub(super) async fn finish_and_keep(
+        &self,
+        planned: Planned,
+        name: Option<&TaskKey>,
+    ) -> Result<Artifact, ResolveError> {
         let artifact = self.finish(planned).await?;
         if let (Some(opener), Some(name), Some(index)) =
-            (&self.options.opener, &name, &artifact.index)
+            (&self.options.opener, name, &artifact.index)
         {
             opener.keep(name, index.bytes.clone()).await;
         }
         Ok(artifact)
     }
 
-    /// By what the index over these layers is found again; none of an image on a disk, whose rights are those of files.
+    /// By what the index over these layers is found again.
     fn name_of_stack(&self, stack: &Stack<'_>) -> Option<TaskKey> {
         let Stack { reference, layers, diff_ids, .. } = *stack;
         let lines = layers.iter().zip(diff_ids);
-        let lines = lines.map(|(layer, diff_id)| format!("{} {diff_id}\n", layer.blob.digest));
-        let list = ContentDigest::sha256(lines.collect::<String>().as_bytes());
-        let version = Validator { version: Some(FORMAT.to_owned()), ..Validator::default() };
+        let lines = lines.map(|(layer, diff_id)| {
+            let table = Announced::of(layer).map_or_else(String::new, |table| table.name());
+            format!("{} {diff_id}{table}\n", layer.blob.digest)
+        });
+        self.name_of_list(reference, &lines.collect::<String>(), FORMAT)
+    }
+
+    /// By what the index is found again that was made of this list in such a way; none of an image on a disk, whose rights
+    /// are those of files.
+    pub(super) fn name_of_list(
+        &self,
+        reference: &Located,
+        list: &str,
+        format: &str,
+    ) -> Option<TaskKey> {
+        let list = ContentDigest::sha256(list.as_bytes());
+        let version = Validator { version: Some(format.to_owned()), ..Validator::default() };
         let key = self.key(TaskKind::Index, &self.target, version);
         Some(TaskKey { url: reference.layers_name(&list)?, ..key })
     }
 
     /// The index over the same layers that was made before; `None` where there is none, or what it points into cannot be
     /// read here.
-    async fn kept_stack(
+    pub(super) async fn kept_stack(
         &self,
-        stack: &Stack<'_>,
+        (reference, of): (&Located, &ImageFacts),
         name: &TaskKey,
         own: &BTreeSet<ContentDigest>,
     ) -> Result<Option<Artifact>, ResolveError> {
-        let reference = stack.reference;
         let Some(opener) = &self.options.opener else { return Ok(None) };
         let Some(bytes) = opener.kept(name).await else { return Ok(None) };
         let Ok(index) = Index::open(bytes) else { return Ok(None) };
@@ -137,7 +160,7 @@ impl Context<'_> {
         if self.ask_for(reference, &others).await.is_err_and(|error| is_gone(&error)) {
             return Ok(None);
         }
-        let (url, reference, of) = (self.url(), reference.clone(), stack.of.clone());
+        let (url, reference, of) = (self.url(), reference.clone(), of.clone());
         let telling = tokio::task::spawn_blocking(move || {
             let mut tasks = index.spaces().to_vec();
             tasks.iter_mut().for_each(|task| relocate(task, &reference));
@@ -151,7 +174,7 @@ impl Context<'_> {
     }
 
     /// Asks the registry whether it gives these blobs of the repository to who asks here.
-    async fn ask_for(
+    pub(super) async fn ask_for(
         &self,
         reference: &Located,
         digests: &BTreeSet<ContentDigest>,
@@ -194,9 +217,8 @@ fn is_gone(error: &SourceError) -> bool {
 
 /// Has a task read in the repository that was named, wherever it was seen first.
 fn relocate(task: &mut Recipe, reference: &Located) {
-    let Some(digest) = named_digest(&task.key.url) else { return };
-    if let OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } = &mut task.origin {
-        place.url = reference.blob(digest).url();
+    if let Some(digest) = named_digest(&task.key.url) {
+        task.origin.relocate(reference.blob(digest).url());
     }
 }
 

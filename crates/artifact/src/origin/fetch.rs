@@ -8,8 +8,7 @@ use dfs_source::{ByteStream, SourceError};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
-use super::Origin;
-use crate::origin::Forward;
+use super::{Forward, Origin};
 
 /// Bytes taken at a time from a pass.
 const STEP: u64 = 256 * 1024;
