@@ -106,8 +106,9 @@ mod tests {
         assert!(Named::of(&labels(&[])).is_none());
         assert!(Named::of(&labels(&[(TARGET, A)])).is_none());
         assert!(Named::of(&labels(&[(CRI.0, "h/a:1"), (CRI.1, B)])).is_none());
+        assert!(Named::of(&labels(&[(TARGET, A), (CRI.0, ""), (CRI.1, B)])).is_none());
         let long = format!("h/{}", "a/".repeat(MAX_NAME));
-        let named = [("h/A:1", B), ("h/a:1", "sha256:0"), ("", B), ("../x", B), (&*long, B)];
+        let named = [("h/A:1", B), ("h/a:1", "sha256:0"), ("../x", B), (&*long, B)];
         for (reference, blob) in named {
             let labels = labels(&[(TARGET, A), (CRI.0, reference), (CRI.1, blob)]);
             assert!(Named::of(&labels).unwrap().is_err(), "{reference} {blob}");

@@ -198,6 +198,25 @@ fn logged_in(place: &Place, user: &str, password: &str, repository: &str) -> Pat
     docker
 }
 
+/// Ada and Bob may read a repository each, by a password. These layers Bob's has only where it `gives` them.
+fn each_their_own(layers: &[String], gives: bool) -> impl Fn(&Asked) -> Verdict + use<> {
+    let layers = layers.to_vec();
+    move |asked| {
+        let is_bobs = asked.path.starts_with("/v2/bobs/");
+        // "bob:bob-pw", "ada:ada-pw"
+        let wanted = if is_bobs { "Basic Ym9iOmJvYi1wdw==" } else { "Basic YWRhOmFkYS1wdw==" };
+        if asked.header("authorization") != Some(wanted) {
+            let wants = vec![("WWW-Authenticate".to_owned(), "Basic realm=x".to_owned())];
+            return Verdict::Answer("401 Unauthorized", wants, Vec::new());
+        }
+        let is_layer = layers.iter().any(|layer| asked.path.ends_with(layer));
+        match is_bobs && is_layer && !gives {
+            true => Verdict::Answer("404 Not Found", Vec::new(), Vec::new()),
+            false => Verdict::Pass,
+        }
+    }
+}
+
 #[test]
 fn layers_that_are_here_are_for_who_may_read_them_in_the_repository_that_is_named() {
     let place = Place::new();
@@ -215,33 +234,14 @@ fn layers_that_are_here_are_for_who_may_read_them_in_the_repository_that_is_name
     let layers: Vec<String> = (0..2).map(|number| layout.layer_digest(number)).collect();
     // Each of them may read a repository of their own; in Bob's there is no such layer, whatever his manifest says.
     let gate = Gatekeeper::before(registry.address().parse().unwrap());
-    let judge = |gives: bool| {
-        let layers = layers.clone();
-        move |asked: &Asked| {
-            // "ada:ada-pw", "bob:bob-pw"
-            let wanted = match asked.path.starts_with("/v2/bobs/") {
-                true => "Basic Ym9iOmJvYi1wdw==",
-                false => "Basic YWRhOmFkYS1wdw==",
-            };
-            if asked.header("authorization") != Some(wanted) {
-                let wants = vec![("WWW-Authenticate".to_owned(), "Basic realm=x".to_owned())];
-                return Verdict::Answer("401 Unauthorized", wants, Vec::new());
-            }
-            let is_layer = layers.iter().any(|layer| asked.path.ends_with(layer));
-            match asked.path.starts_with("/v2/bobs/") && is_layer && !gives {
-                true => Verdict::Answer("404 Not Found", Vec::new(), Vec::new()),
-                false => Verdict::Pass,
-            }
-        }
-    };
-    gate.judge(judge(false));
+    gate.judge(each_their_own(&layers, false));
     let address = gate.address();
     let ada = logged_in(&place, "ada", "ada-pw", &format!("{address}/adas"));
     let bob = logged_in(&place, "bob", "bob-pw", &format!("{address}/bobs"));
     let eve = logged_in(&place, "eve", "guessed", &format!("{address}/adas"));
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     for agent in [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")] {
-        gate.judge(judge(false));
+        gate.judge(each_their_own(&layers, false));
         let dfctl = |words: &[&str], docker: &Path| {
             let mut command = agent.node.dfctl_command().unwrap();
             command.args(words).env("DOCKER_CONFIG", docker);
@@ -269,7 +269,7 @@ fn layers_that_are_here_are_for_who_may_read_them_in_the_repository_that_is_name
             assert_eq!(agent.shown(&dir), None);
         }
         // What his registry gives him he has of what is here.
-        gate.judge(judge(true));
+        gate.judge(each_their_own(&layers, true));
         let has = || read("bobs/app:v1", "low", &bob);
         until("what was refused may be asked for again", || has().code == 0);
         assert!(has().stdout == noise(31, 300_000));
@@ -353,7 +353,8 @@ fn bytes_come_from_a_mirror_that_has_them_and_are_the_registrys_where_it_has_not
     put(&of_seed, format!("[seed]\nregistries-conf = {conf:?}\n").as_bytes());
     let flags = ["--registries-conf", conf.to_str().unwrap()];
     let is_right = |agent: &Agent, name: &str| {
-        let dir = agent.mount(&registry.url("team/app:v1"), place.path(name));
+        let dir = place.path(&format!("mount-{name}"));
+        let dir = agent.mount(&registry.url("team/app:v1"), dir);
         assert!(fs::read(dir.join("large")).unwrap() == noise(21, 6_000_000), "{name}");
         agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
     };

@@ -211,7 +211,7 @@ fn saved_many(layer: &[u8], diff_ids: &[Vec<ContentDigest>]) -> Vec<u8> {
         .enumerate()
         .map(|(number, diff_ids)| {
             let diff_ids: Vec<String> = diff_ids.iter().map(ToString::to_string).collect();
-            let config = json!({ "of": number, "rootfs": { "diff_ids": diff_ids } });
+            let config = json!({ "of": number, "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
             (format!("{number}.json"), config.to_string())
         })
         .collect();
@@ -282,7 +282,7 @@ async fn what_is_changed_and_has_its_time_set_back_is_looked_at_again() {
     let id = ContentDigest::sha256(&layer);
     put(&place.path("app.tar"), &saved_many(&layer, &[vec![id]]));
     for (target, file, content) in [
-        (place.target("oci-layout", "layout", ""), blob, b"{\"schema".as_slice()),
+        (place.target("oci-layout", "layout", ""), blob, b"schema".as_slice()),
         (
             place.target("docker-archive", "app.tar", &format!("?blob={id}")),
             place.path("app.tar"),

@@ -47,7 +47,8 @@ impl Verdict {
     /// Whether this line of a request comes to the registry.
     fn passes(&self, line: &str) -> bool {
         let is = |name: &str| has_name(line, name);
-        !is("connection") && !(matches!(self, Self::Whole) && is("range"))
+        let is_range = matches!(self, Self::Whole) && is("range");
+        !is("connection") && !is_range
     }
 
     /// Whether this line of an answer comes back.
