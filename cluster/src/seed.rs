@@ -34,6 +34,7 @@ use futures::stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 pub use self::answers::Answers;
+pub(crate) use self::answers::has_secrets;
 pub use self::service::{Error, Given, Options, Service};
 pub(crate) use self::status::is_the_seeds_own;
 pub use self::status::status_of;
@@ -119,7 +120,9 @@ impl seed_server::Seed for SeedService {
         }
         match self.find_out(&target, &asked).await {
             Ok(answer) => {
-                self.answers.keep(&asked, &answer).await;
+                // Whoever waits need not wait for the disk.
+                let (answers, known) = (self.answers.clone(), answer.clone());
+                self.tracker.tasks().spawn(async move { answers.keep(&asked, &known).await });
                 Ok(Response::new(answer))
             }
             Err(status) if !is_the_seeds_own(status.code()) => {

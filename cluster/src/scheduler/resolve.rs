@@ -27,7 +27,7 @@ use tonic::{Code, Request, Status};
 
 use crate::membership::{Member, Members};
 use crate::metrics::SchedulerMetrics;
-use crate::seed::is_the_seeds_own;
+use crate::seed::{has_secrets, is_the_seeds_own};
 
 mod cache;
 
@@ -269,9 +269,7 @@ impl Question {
         let url = CanonicalUrl::parse(&target.url).map_err(|error| invalid(error.to_string()))?;
         let headers = convert::headers(target.headers.clone());
         let headers = headers.map_err(|error| invalid(error.to_string()))?;
-        let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
-        let is_private = target.credentials.as_ref().is_some_and(is_secret)
-            && !Invariant::NobodyReadsWhatIsNotTheirs.is_broken();
+        let is_private = has_secrets(&target) && !Invariant::NobodyReadsWhatIsNotTheirs.is_broken();
         if request.level.as_ref().is_some_and(|below| is_private || below.len() > MAX_PATH_BYTES) {
             return Err(invalid(
                 "who has credentials lists a level, and paths are short".to_owned(),

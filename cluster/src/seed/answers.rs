@@ -79,8 +79,7 @@ impl Answers {
     /// Where the answer to a question of everybody is.
     fn place_of(&self, question: &ResolveRequest) -> Option<PathBuf> {
         let target = question.target.as_ref()?;
-        let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
-        if question.level.is_some() || target.credentials.as_ref().is_some_and(is_secret) {
+        if question.level.is_some() || has_secrets(target) {
             return None;
         }
         let url = CanonicalUrl::parse(&target.url).ok()?;
@@ -94,6 +93,12 @@ impl Answers {
         }
         Some(self.dir.join(hasher.finalize().to_hex().as_str()))
     }
+}
+
+/// Whether a target is asked for with credentials.
+pub(crate) fn has_secrets(target: &common::Target) -> bool {
+    let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
+    target.credentials.as_ref().is_some_and(is_secret)
 }
 
 /// Removes the oldest of too many. Blocks.

@@ -13,7 +13,7 @@ mod writer;
 pub(crate) mod xattr;
 
 pub use format::{BlockSize, FormatError, MAX_SPACES, Space};
-pub(crate) use format::{u32_at, u64_at};
+pub(crate) use format::{MAGIC, SUPER_OFFSET, u32_at, u64_at};
 pub use inode::{Attr, Kind};
 pub use reader::{DirEntry, Extent, Image};
 pub use walk::{Visit, Walk};

@@ -29,13 +29,13 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::members::Member;
 use crate::recipe::{OriginRecipe, Recipe};
 use crate::unpack::Checkpoints;
-pub use chunked::ChunkedOrigin;
+use chunked::ChunkedOrigin;
 #[cfg(test)]
 pub(crate) use chunked::tests::space_of;
 pub(crate) use forward::Forward;
 pub use line::Line;
 use line::READ_OVER;
-pub use parts::PartsOrigin;
+use parts::PartsOrigin;
 pub(crate) use parts::part_of;
 use requests::Counted;
 pub use requests::{RequestCount, Requests};

@@ -96,6 +96,19 @@ pub fn transform_of(first: &[u8]) -> Option<Transform> {
     }
 }
 
+/// All that a short stream unpacks to, by a transform that unpacks.
+pub(crate) fn unpack_all(
+    transform: Transform,
+    limits: Limits,
+    mut input: &[u8],
+) -> Result<Vec<u8>, UnpackError> {
+    let cannot = || UnpackError::Corrupt("it cannot be unpacked".to_owned());
+    let mut unpacker = Unpacker::new(transform, limits).ok_or_else(cannot)?;
+    let mut out = Vec::new();
+    while unpacker.step(&mut input, &mut out)? || !input.is_empty() {}
+    unpacker.finish().map(|()| out)
+}
+
 /// One stream being unpacked.
 pub struct Unpacker {
     format: Format,

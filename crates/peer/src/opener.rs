@@ -182,18 +182,16 @@ impl Engine {
         if self.role() != Role::Node || self.swarm().is_none() || own_file {
             return self.open_here(target, view).await;
         }
-        match self.open_by_swarm(target, view, freshness, purpose).await {
+        let request = question(target, view, freshness, purpose);
+        match self.open_by_swarm(target, request.clone()).await {
             Err(OpenUrlError::Swarm(SwarmError::Unreachable(why)))
                 if !Invariant::WhatIsHereStaysUsable.is_broken() =>
             {
-                match self.open_by_seeds(target, view, freshness, purpose).await {
-                    Ok(opened) => Ok(opened),
-                    Err(error) => {
-                        let error = crate::error_chain(&error);
-                        tracing::info!(url = %target.url, why, error, "no scheduler: asking the origin itself");
-                        self.open_here(target, view).await
-                    }
-                }
+                let by_seeds = self.open_by_seeds(target, &request).await;
+                let Err(error) = by_seeds else { return by_seeds };
+                let error = crate::error_chain(&error);
+                tracing::info!(url = %target.url, why, error, "no scheduler: asking the origin itself");
+                self.open_here(target, view).await
             }
             Err(OpenUrlError::Fetch(error)) if !is_ours(&error) => {
                 tracing::info!(url = %target.url, %error, "no index comes: asking the origin itself");
@@ -321,13 +319,9 @@ impl Engine {
     async fn open_by_swarm(
         &self,
         target: &Target,
-        view: View,
-        freshness: Freshness,
-        purpose: Purpose,
+        request: scheduler::ResolveRequest,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let swarm = self.cluster()?;
-        let request = question(target, view, freshness, purpose);
-        let reply = swarm.resolve(&route_to(target), request).await?;
+        let reply = self.cluster()?.resolve(&route_to(target), request).await?;
         self.open_answer(target, reply).await
     }
 
@@ -335,12 +329,9 @@ impl Engine {
     async fn open_by_seeds(
         &self,
         target: &Target,
-        view: View,
-        freshness: Freshness,
-        purpose: Purpose,
+        request: &scheduler::ResolveRequest,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let request = question(target, view, freshness, purpose);
-        let reply = self.cluster()?.resolve_at_seeds(&route_to(target), &request).await?;
+        let reply = self.cluster()?.resolve_at_seeds(&route_to(target), request).await?;
         self.open_answer(target, reply).await
     }
 

@@ -132,6 +132,17 @@ impl Stage {
         Self { gate, registry, writer, layers, packed, place }
     }
 
+    /// An agent alone, or one of a cluster, which it must not outlive.
+    fn agent(&self, in_cluster: bool) -> (Option<Cluster>, Agent) {
+        let start = || Cluster::start(&binaries(), self.place.root()).unwrap();
+        let cluster = in_cluster.then(start);
+        let agent = match &cluster {
+            Some(cluster) => Agent::of(cluster, &self.place, "agent"),
+            None => Agent::solo(&self.place, "agent"),
+        };
+        (cluster, agent)
+    }
+
     fn url(&self) -> String {
         self.gate.url(self.writer.reference())
     }
@@ -270,12 +281,7 @@ fn a_chunk_with_another_byte_is_an_error_of_what_it_is_in_and_nothing_wrong_is_k
     for writer in WRITERS {
         for in_cluster in [false, true] {
             let stage = Stage::new(writer);
-            let cluster =
-                in_cluster.then(|| Cluster::start(&binaries(), stage.place.root()).unwrap());
-            let agent = match &cluster {
-                Some(cluster) => Agent::of(cluster, &stage.place, "agent"),
-                None => Agent::solo(&stage.place, "agent"),
-            };
+            let (_cluster, agent) = stage.agent(in_cluster);
             // In the first chunk of the large file.
             stage.alter(stage.length(0) / 8);
             let dir = agent.mount(&stage.url(), stage.place.path("mount"));
@@ -341,12 +347,7 @@ fn a_registry_without_ranges_gives_layers_with_tables_whole() {
     for writer in WRITERS {
         for in_cluster in [false, true] {
             let stage = Stage::new(writer);
-            let cluster =
-                in_cluster.then(|| Cluster::start(&binaries(), stage.place.root()).unwrap());
-            let agent = match &cluster {
-                Some(cluster) => Agent::of(cluster, &stage.place, "agent"),
-                None => Agent::solo(&stage.place, "agent"),
-            };
+            let (_cluster, agent) = stage.agent(in_cluster);
             stage.gate.judge(|_| Verdict::Whole);
             let dir = agent.mount(&stage.url(), stage.place.path("mount"));
             assert!(fs::read(dir.join("large")).unwrap() == noise(1, LARGE));

@@ -1,7 +1,7 @@
 //! The on-disk structures, little-endian, as the kernel's `erofs_fs.h` defines them.
 
 /// Where the superblock stands.
-pub(super) const SUPER_OFFSET: usize = 1024;
+pub(crate) const SUPER_OFFSET: usize = 1024;
 /// Bytes in the superblock.
 pub(super) const SUPER_BYTES: usize = 128;
 /// Bytes in a slot of the device table.
@@ -24,7 +24,7 @@ pub(super) const CHUNK_INDEXES: u16 = 0x20;
 /// Most spaces of one tree.
 pub const MAX_SPACES: usize = 256;
 
-const MAGIC: u32 = 0xe0f5_e1e2;
+pub(crate) const MAGIC: u32 = 0xe0f5_e1e2;
 const COMPAT_CHECKSUM: u32 = 0x1;
 const COMPAT_MTIME: u32 = 0x2;
 const INCOMPAT_CHUNKED: u32 = 0x4;

@@ -7,15 +7,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::ByteRange;
-use dfs_source::SourceError;
+use dfs_source::{ByteStream, SourceError};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::fetch::Fetch;
 use super::kept::Kept;
-use super::{Origin, Part as Piece, PartStream, zeros};
+use super::{Origin, Part as Piece, PartStream, RequestCount, without_holes, zeros};
 
 /// Most bytes that are asked for, and most that they unpack to, in one request for several units.
 const BATCH: u64 = 4 << 20;
@@ -49,6 +50,11 @@ pub(super) trait Packed: Send + Sync + Sized + 'static {
         true
     }
 
+    /// Whether all of it is had from front to back only, whatever its archive knows.
+    fn is_stream(&self) -> bool {
+        false
+    }
+
     /// The bytes of `range` that a unit has which is not short.
     fn long(
         batches: Arc<Batches<Self>>,
@@ -56,6 +62,51 @@ pub(super) trait Packed: Send + Sync + Sized + 'static {
         range: ByteRange,
     ) -> BoxFuture<'static, Result<PartStream, SourceError>> {
         batches.batch(unit..unit + 1, range).boxed()
+    }
+}
+
+/// The space that units make.
+pub(super) struct PackedOrigin<P> {
+    archive: Arc<dyn Origin>,
+    inner: Arc<Batches<P>>,
+}
+
+impl<P: Packed> PackedOrigin<P> {
+    /// Over an archive of so many bytes.
+    pub fn over(archive: Arc<dyn Origin>, archive_length: u64, packed: P) -> Self {
+        let inner = Batches::new(Arc::clone(&archive), archive_length, packed);
+        Self { archive, inner }
+    }
+}
+
+#[async_trait]
+impl<P: Packed> Origin for PackedOrigin<P> {
+    fn length(&self) -> Option<u64> {
+        Some(self.inner.packed.length())
+    }
+
+    fn ranges(&self) -> bool {
+        !self.inner.packed.is_stream() && self.inner.fetch.ranges()
+    }
+
+    fn reads_a_task(&self) -> bool {
+        self.inner.fetch.reads_a_task()
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        without_holes(self.inner.read_parts(range.unwrap_or(self.inner.whole()))).await
+    }
+
+    fn has_members(&self) -> bool {
+        true
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.archive.count_in(count);
+    }
+
+    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
+        Ok(self.inner.read_parts(range))
     }
 }
 

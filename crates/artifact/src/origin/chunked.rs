@@ -5,24 +5,20 @@ mod unpack;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, CanonicalUrl};
-use dfs_source::{Action, Attempt, ByteStream, SourceError};
+use dfs_source::{Action, Attempt, SourceError};
 
-use super::batches::{Batches, Packed};
-use super::{Origin, PartStream, RequestCount, without_holes};
+use super::Origin;
+use super::batches::{Packed, PackedOrigin};
 use crate::chunks::{Chunk, ChunkTable};
 use unpack::{ChunkFault, bodies};
 
 /// The space of a chunk table.
-pub struct ChunkedOrigin {
-    blob: Arc<dyn Origin>,
-    inner: Arc<Batches<Chunks>>,
-}
+pub(super) type ChunkedOrigin = PackedOrigin<Chunks>;
 
 /// A chunk table and where its blob is.
-struct Chunks {
+pub(super) struct Chunks {
     table: Arc<ChunkTable>,
     url: CanonicalUrl,
 }
@@ -31,39 +27,7 @@ impl ChunkedOrigin {
     /// The space of `table` over the blob at `url`.
     pub fn new(blob: Arc<dyn Origin>, url: CanonicalUrl, table: Arc<ChunkTable>) -> Self {
         let length = table.blob_length;
-        let inner = Batches::new(Arc::clone(&blob), length, Chunks { table, url });
-        Self { blob, inner }
-    }
-}
-
-#[async_trait]
-impl Origin for ChunkedOrigin {
-    fn length(&self) -> Option<u64> {
-        Some(self.inner.packed.length())
-    }
-
-    fn ranges(&self) -> bool {
-        self.inner.fetch.ranges()
-    }
-
-    fn reads_a_task(&self) -> bool {
-        self.inner.fetch.reads_a_task()
-    }
-
-    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
-        without_holes(self.inner.read_parts(range.unwrap_or(self.inner.whole()))).await
-    }
-
-    fn has_members(&self) -> bool {
-        true
-    }
-
-    fn count_in(&self, count: &RequestCount) {
-        self.blob.count_in(count);
-    }
-
-    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
-        Ok(self.inner.read_parts(range))
+        Self::over(blob, length, Chunks { table, url })
     }
 }
 

@@ -9,15 +9,14 @@ mod long;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_model::{ByteRange, CanonicalUrl};
-use dfs_source::{Action, Attempt, ByteStream, SourceError};
+use dfs_source::{Action, Attempt, SourceError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::batches::{Batches, Packed};
-use super::{Origin, PartStream, RequestCount, without_holes};
+use super::batches::{Batches, Packed, PackedOrigin};
+use super::{Origin, PartStream};
 use crate::parts::{Method, Part, PartTable, Refusal, SHORT};
 use crate::zip::member::{Inflate, MemberError, data_of, extent};
 
@@ -25,13 +24,10 @@ use crate::zip::member::{Inflate, MemberError, data_of, extent};
 const SHORT_STORED: u64 = 128 * 1024;
 
 /// The space of a part table.
-pub struct PartsOrigin {
-    archive: Arc<dyn Origin>,
-    inner: Arc<Batches<Parts>>,
-}
+pub(super) type PartsOrigin = PackedOrigin<Parts>;
 
 /// A part table and where its archive is.
-struct Parts {
+pub(super) struct Parts {
     table: Arc<PartTable>,
     url: CanonicalUrl,
 }
@@ -40,42 +36,7 @@ impl PartsOrigin {
     /// The space of `table` over the archive at `url`.
     pub fn new(archive: Arc<dyn Origin>, url: CanonicalUrl, table: Arc<PartTable>) -> Self {
         let length = table.archive_length;
-        let inner = Batches::new(Arc::clone(&archive), length, Parts { table, url });
-        Self { archive, inner }
-    }
-}
-
-#[async_trait]
-impl Origin for PartsOrigin {
-    fn length(&self) -> Option<u64> {
-        Some(self.inner.packed.length())
-    }
-
-    /// A single long deflated part is a stream.
-    fn ranges(&self) -> bool {
-        let parts = self.inner.packed.units();
-        let stream = matches!(parts, [only] if only.method == Method::Deflated && !is_short(only));
-        !stream && self.inner.fetch.ranges()
-    }
-
-    fn reads_a_task(&self) -> bool {
-        self.inner.fetch.reads_a_task()
-    }
-
-    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
-        without_holes(self.inner.read_parts(range.unwrap_or(self.inner.whole()))).await
-    }
-
-    fn has_members(&self) -> bool {
-        true
-    }
-
-    fn count_in(&self, count: &RequestCount) {
-        self.archive.count_in(count);
-    }
-
-    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
-        Ok(self.inner.read_parts(range))
+        Self::over(archive, length, Parts { table, url })
     }
 }
 
@@ -108,6 +69,11 @@ impl Packed for Parts {
 
     fn is_short(part: &Part) -> bool {
         is_short(part)
+    }
+
+    /// A single long deflated part.
+    fn is_stream(&self) -> bool {
+        matches!(self.units(), [only] if only.method == Method::Deflated && !is_short(only))
     }
 
     fn long(

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{MAX_BOOTSTRAP, RafsError};
 use crate::tar::TarScan;
 use crate::tree::{Content, FileData, Location};
-use crate::unpack::{Limits, MAGIC, Unpacker, transform_of};
+use crate::unpack::{Limits, MAGIC, transform_of, unpack_all};
 
 /// Its name in the tar.
 const BOOTSTRAP: &[u8] = b"image/image.boot";
@@ -35,10 +35,8 @@ pub fn bootstrap_in(layer: Bytes) -> Result<Bytes, RafsError> {
 
 fn unpacked(layer: Bytes) -> Result<Bytes, RafsError> {
     let first = &layer[..layer.len().min(MAGIC)];
-    let unpacker = transform_of(first).and_then(|transform| Unpacker::new(transform, LIMITS));
-    let Some(mut unpacker) = unpacker else { return Ok(layer) };
-    let (mut input, mut out) = (&layer[..], Vec::new());
-    while unpacker.step(&mut input, &mut out)? || !input.is_empty() {}
-    unpacker.finish()?;
-    Ok(out.into())
+    match transform_of(first) {
+        Some(transform) => Ok(unpack_all(transform, LIMITS, &layer)?.into()),
+        None => Ok(layer),
+    }
 }

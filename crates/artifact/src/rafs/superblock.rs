@@ -3,12 +3,10 @@
 use std::ops::Range;
 
 use super::{RafsError, corrupt};
-use crate::erofs::{u32_at, u64_at};
+use crate::erofs::{MAGIC, SUPER_OFFSET, u32_at, u64_at};
 
-/// Where EROFS has its superblock, and RAFS what is its own.
-const SUPER: usize = 1024;
-const EXTENDED: usize = SUPER + 128;
-const EROFS: u32 = 0xe0f5_e1e2;
+/// Where RAFS has what is its own.
+const EXTENDED: usize = SUPER_OFFSET + 128;
 /// The bit of compatible features that says that it is RAFS v6.
 const IS_RAFS: u32 = 0x4000_0000;
 /// How a bootstrap of v5 begins: "RAFS".
@@ -42,10 +40,10 @@ impl Tables {
         if u32_at(bytes, 0) == Some(FIFTH) {
             return Err(RafsError::Version("5".to_owned()));
         }
-        if u32_at(bytes, SUPER) != Some(EROFS) {
+        if u32_at(bytes, SUPER_OFFSET) != Some(MAGIC) {
             return Err(RafsError::NotRafs("its magic number is another"));
         }
-        if u32_at(bytes, SUPER + 8).is_none_or(|features| features & IS_RAFS == 0) {
+        if u32_at(bytes, SUPER_OFFSET + 8).is_none_or(|features| features & IS_RAFS == 0) {
             return Err(RafsError::NotRafs("it is an EROFS image without what RAFS adds"));
         }
         let u64_of = |at| u64_at(bytes, EXTENDED + at).ok_or_else(|| corrupt("it is cut off"));

@@ -3,8 +3,8 @@
 //!
 //! Each layer is a task of its own, the tar that its blob unpacks to, named by registry and digest: images that share layers
 //! share these, whatever their repositories (decision 33). All of a layer is read once, and held against what the image's
-//! configuration says of it, before anything of it is shown; but one that has a table of contents is shown by that, and each chunk of it
-//! held against the table (decision 40).
+//! configuration says of it, before anything of it is shown; but one that has a table of contents is shown by that, and each
+//! chunk of it held against the table (decision 40).
 
 mod by_toc;
 mod equal;

@@ -6,7 +6,7 @@ use super::{LayerByTable, TocError, footer};
 use crate::image::manifest::LayerBlob;
 use crate::image::media::Compression;
 use crate::image::{ContentDigest, verify};
-use crate::unpack::{Limits, UnpackError, Unpacker};
+use crate::unpack::{Limits, unpack_all};
 
 /// Longest compressed table, in bytes.
 pub(super) const LONGEST: u64 = 64 << 20;
@@ -94,9 +94,9 @@ impl Announced {
     fn json(&self, table: &[u8]) -> Result<Vec<u8>, TocError> {
         if let Place::Here(_) = self.place {
             verify(table, &self.digest)?;
-            return Ok(unpacked(Transform::Unzstd, table)?);
+            return Ok(unpack_all(Transform::Unzstd, UNFOLDED, table)?);
         }
-        let json = in_tar(unpacked(Transform::Gunzip, table)?)?;
+        let json = in_tar(unpack_all(Transform::Gunzip, UNFOLDED, table)?)?;
         verify(&json, &self.digest)?;
         Ok(json)
     }
@@ -110,14 +110,6 @@ fn position_of(text: &str, length: u64) -> Option<ByteRange> {
     let end = start.checked_add(packed).filter(|&end| end <= length)?;
     let is_sound = kind == TABLE_TYPE && start > 0 && (1..=LONGEST).contains(&packed);
     is_sound.then_some(ByteRange::new(start, end))
-}
-
-fn unpacked(transform: Transform, mut table: &[u8]) -> Result<Vec<u8>, UnpackError> {
-    let cannot = || UnpackError::Corrupt("it cannot be unpacked".to_owned());
-    let mut unpacker = Unpacker::new(transform, UNFOLDED).ok_or_else(cannot)?;
-    let mut out = Vec::new();
-    while unpacker.step(&mut table, &mut out)? || !table.is_empty() {}
-    unpacker.finish().map(|()| out)
 }
 
 /// The table of eStargz is a file of the tar, behind a header of one record.

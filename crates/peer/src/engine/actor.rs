@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dfs_model::{GROUP_BYTES, GroupRange, HostId, HostInfo, Invariant, Priority, same_idc};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -416,8 +415,7 @@ impl Actor {
         swarm.register(&self.shared.info, priority, self.shared.commands.clone());
         let seeds = swarm.seeds_without_scheduler(&route_of(&self.shared.info.key));
         if !seeds.is_empty() {
-            let parent = |host| ParentHost { host, grant: Bytes::new(), fetches: true };
-            self.set_parents(seeds.into_iter().map(parent).collect());
+            self.set_parents(seeds.into_iter().map(ParentHost::seed).collect());
         }
     }
 
@@ -917,7 +915,7 @@ impl Actor {
         let task = self.shared.info.id.short();
         tracing::debug!(%task, seed = host.name, "taken from another area");
         self.conductor.set_source(SourceAccess::Forbidden);
-        self.set_parents(vec![ParentHost { host, grant: Bytes::new(), fetches: true }]);
+        self.set_parents(vec![ParentHost::seed(host)]);
     }
 
     /// The seed of another area did not deliver. What it says of the origin, that may say to this host itself.
@@ -1113,6 +1111,7 @@ impl Actor {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use tokio::sync::oneshot;
 
     use super::super::Role;

@@ -45,6 +45,11 @@ pub struct ParentHost {
 }
 
 impl ParentHost {
+    /// A seed that no scheduler named.
+    pub(super) fn seed(host: dfs_model::HostInfo) -> Self {
+        Self { host, grant: Bytes::new(), fetches: true }
+    }
+
     /// Whether it is reached the same way as `other`, which is the same host.
     pub(super) fn is_where(&self, other: &Self) -> bool {
         self.host.addresses == other.host.addresses && self.grant == other.grant

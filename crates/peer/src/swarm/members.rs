@@ -1,6 +1,5 @@
 //! The member list: who schedules, who seeds, with which key.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,27 +78,29 @@ impl Members {
         self
     }
 
-    /// Seeds in the order in which they are asked for a key, those of the area alone where it has any.
+    /// Seeds in the order in which they are asked for a key.
     pub(super) fn seeds_for(&self, route: &RouteKey) -> Vec<(HostInfo, SocketAddr)> {
-        let here = |host: &HostInfo| host.location.area == self.area;
-        let any_here = self.seeds.iter().any(|(host, _)| here(host));
-        let eligible = self.seeds.iter().filter(|(host, _)| !any_here || here(host));
-        let eligible: HashMap<HostId, &(HostInfo, SocketAddr)> =
-            eligible.map(|seed| (seed.0.id, seed)).collect();
-        let order = rank(route, eligible.keys()).into_iter();
-        order.filter_map(|id| eligible.get(&id).copied().cloned()).collect()
+        self.ranked(&self.seeds, route).cloned().collect()
     }
 
-    /// The scheduler responsible for a key: the first in rendezvous order within the area; of all
-    /// areas where the own one has none.
+    /// The scheduler responsible for a key.
     pub fn scheduler_for(&self, route: &RouteKey) -> Option<(HostId, SocketAddr)> {
+        let (host, address) = self.ranked(&self.schedulers, route).next()?;
+        Some((host.id, *address))
+    }
+
+    /// Those within the area in rendezvous order; of all areas where the own one has none.
+    fn ranked<'a>(
+        &self,
+        listed: &'a [(HostInfo, SocketAddr)],
+        route: &RouteKey,
+    ) -> impl Iterator<Item = &'a (HostInfo, SocketAddr)> {
         let here = |host: &HostInfo| host.location.area == self.area;
-        let any_here = self.schedulers.iter().any(|(host, _)| here(host));
-        let eligible = self.schedulers.iter().filter(|(host, _)| !any_here || here(host));
+        let any_here = listed.iter().any(|(host, _)| here(host));
+        let eligible = listed.iter().filter(|(host, _)| !any_here || here(host));
         let ids: Vec<HostId> = eligible.map(|(host, _)| host.id).collect();
-        let first = *rank(route, &ids).first()?;
-        let found = self.schedulers.iter().find(|(host, _)| host.id == first)?;
-        Some((first, found.1))
+        let find = |id| listed.iter().find(move |(host, _)| host.id == id);
+        rank(route, &ids).into_iter().filter_map(find)
     }
 }
 

@@ -9,7 +9,7 @@ use dfs_proto::scheduler::{ResolveReply, ResolveRequest};
 use dfs_proto::seed;
 use dfs_proto::seed::seed_client::SeedClient;
 
-use super::{Swarm, SwarmError, is_lost, messages, refused};
+use super::{Swarm, SwarmError, messages, refused};
 use crate::dial::Callee;
 
 /// Seeds that are asked for one thing.
@@ -39,9 +39,8 @@ impl Swarm {
                 Err(status) => {
                     let (seed, error) = (&host.name, status.message());
                     tracing::debug!(seed, error, "no answer from the seed");
-                    let is_silent = is_lost(&status) || status.code() == tonic::Code::Unavailable;
                     last = refused(status);
-                    if !is_silent {
+                    if !matches!(last, SwarmError::Unreachable(_)) {
                         break;
                     }
                 }

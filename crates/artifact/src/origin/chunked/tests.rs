@@ -1,7 +1,9 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use dfs_model::Validator;
+use dfs_source::ByteStream;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proptest::prelude::*;
 
