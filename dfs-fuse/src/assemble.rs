@@ -1,5 +1,7 @@
 //! The process, put together: what starts, in which order, and what it is told.
 
+mod web;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +38,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use self::web::Web;
 use crate::agent::api::NodeService;
 use crate::agent::cluster::{self, NamedManager};
 use crate::agent::{self, Agent, AgentFacts, Ending};
@@ -45,7 +48,7 @@ use crate::metrics::{self, Counted};
 use crate::mount::Custody;
 use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
 use crate::snapshotter::{SnapshotError, Snapshotter};
-use crate::web::{self, Mirror, MirrorError};
+use crate::web::{MirrorError, ProxyError, ProxyOptions};
 
 /// How long an agent that exits when idle waits for something to do.
 const QUIET: Duration = Duration::from_secs(10);
@@ -65,6 +68,9 @@ pub enum Error {
     /// The mirror of registries.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    /// The proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Who keeps its mounts.
     #[error("the holder of its mounts cannot be used")]
     Holder(#[source] io::Error),
@@ -82,6 +88,8 @@ impl Error {
             Self::Host(error) => Fault::of(error),
             Self::Mirror(MirrorError::Open { .. }) => Fault::Usage,
             Self::Mirror(error) => Fault::of(error),
+            Self::Proxy(error) if error.is_of_usage() => Fault::Usage,
+            Self::Proxy(error) => Fault::of(error),
             Self::Holder(error) => Fault::of(error),
             Self::Snapshotter(SnapshotError::Invalid(_)) => Fault::Usage,
             Self::Snapshotter(error) => Fault::of(error),
@@ -132,12 +140,15 @@ async fn start(
     if let Some(mirror) = told.own.mirror() {
         mirror.check()?;
     }
+    let proxy = told.own.proxy().map(ProxyOptions::prepared).transpose()?;
     let holder = holder(&told.own.holder, data_dir.path())?;
     let engine = lifecycle.service("engine");
     let security = secure(&mut told.own, data_dir, &lifecycle.service("certificate")).await?;
     let (told, options) = (&told, &told.own);
     let (acceptor, pieces_at) = listen(told, &security).await?;
     let leads = listen_as_delegate(told, &security).await?;
+    let leads_at = leads.iter().flat_map(|(_, at)| at.clone());
+    let mut own_ports: Vec<_> = [pieces_at].into_iter().chain(leads_at).collect();
     let network = Network {
         dialer: Arc::new(TcpLinkDialer::new(security.clone())),
         acceptor: Some(Arc::new(acceptor)),
@@ -168,11 +179,14 @@ async fn start(
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
     serve_snapshotter(options, &lifecycle.service("snapshotter"), &agent).await?;
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
-    let mirror = serve_mirror(options, &lifecycle.service("mirror"), &agent).await?;
-    let counts = mirror.as_ref().map(|(counts, _)| Arc::clone(counts));
-    let counted = Counted { led: led.unwrap_or_default(), mirror: counts.unwrap_or_default() };
+    let mut web = Web::mirror(options, &lifecycle.service("mirror"), &agent).await?;
+    let led = led.unwrap_or_default();
+    let counted = Counted { led, mirror: web.mirrored(), proxy: web.proxied() };
     let metrics_at =
         serve_admin(&told.shared, &lifecycle.service("admin"), &agent, counted).await?;
+    own_ports.push(metrics_at);
+    let ground = (&agent, http_options(options), &*own_ports);
+    web.proxy(proxy, &lifecycle.service("proxy"), ground).await?;
     if told.exit_when_idle {
         stop_when_idle(lifecycle, agent.clone());
     }
@@ -184,10 +198,7 @@ async fn start(
         .with_address("pieces", pieces_at)
         .with_address("metrics", metrics_at)
         .with_socket(&socket);
-    Ok(match mirror {
-        Some((_, mirror_at)) => info.with_address("mirror", mirror_at),
-        None => info,
-    })
+    Ok(web.told(info))
 }
 
 /// Who this node is to others, settled before it opens a port: by the certificate that it has, or gets for a token. It
@@ -316,11 +327,16 @@ fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptio
 
 fn sources(told: &Told) -> SourcesBuilder {
     let options = &told.own;
-    let http = HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() };
+    let http = http_options(options);
     let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
     let (s3, oci) = (S3Options::of_process(), OciOptions::of_process());
     let sources = told.extensions.sources().http(http).s3(s3).oci(oci).file(files.clone());
     ImagesOnDisk::known(sources, files)
+}
+
+/// How the web is asked.
+fn http_options(options: &Options) -> HttpOptions {
+    HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() }
 }
 
 /// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.
@@ -469,31 +485,6 @@ async fn bound_in_time(socket: &Path, access: SocketAccess) -> LocalListener {
         }
         tokio::time::sleep(TAKEN).await;
     }
-}
-
-/// Pulls of container runtimes; what it counts, and where it listens.
-async fn serve_mirror(
-    options: &Options,
-    tracker: &Tracker,
-    agent: &Agent,
-) -> Result<Option<(Arc<web::Counts>, SocketAddr)>, Error> {
-    let Some(options) = options.mirror() else { return Ok(None) };
-    let address = options.listen;
-    let bind = |source| {
-        let service = "mirror".to_owned();
-        process::Error::from(NetError::Bind { service, address, source })
-    };
-    let listener = TcpListener::bind(address).await.map_err(bind)?;
-    let at = listener.local_addr().map_err(process::Error::from)?;
-    let mirror = Mirror::new(agent.clone(), options)?;
-    let counts = Arc::clone(mirror.counts());
-    tracker.spawn(
-        "mirror",
-        OnFailure::StopProcess,
-        mirror.serve(listener, tracker.token().clone()),
-    );
-    tracing::info!(%at, "registries are mirrored");
-    Ok(Some((counts, at)))
 }
 
 async fn serve_admin(

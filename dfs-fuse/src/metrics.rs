@@ -9,7 +9,7 @@ use dfs_service::metrics::Metrics;
 use parking_lot::Mutex;
 
 use crate::agent::Agent;
-use crate::web::Counts;
+use crate::web::{Counts, ProxyCounts};
 
 dfs_service::metrics! {
     /// What a node agent counts.
@@ -68,6 +68,14 @@ dfs_service::metrics! {
         mirror_given: Counter[Bytes] by ("from"),
         /// Answers of the mirror that broke off in the middle.
         mirror_broken: Counter[Count],
+        /// Requests that the proxy answered, by how: task (from the cache and the swarm), mirror (as a registry's), direct (passed on), tunnel, intercepted, refused.
+        proxy_answers: Counter[Count] by ("way"),
+        /// Bytes of contents that the proxy gave, by where they came from: task (the cache and the swarm), origin (passed on). Those of registries are the mirror's.
+        proxy_given: Counter[Bytes] by ("from"),
+        /// Bytes that passed through tunnels of the proxy that have ended.
+        proxy_tunnelled: Counter[Bytes],
+        /// Answers of the proxy that broke off in the middle.
+        proxy_broken: Counter[Count],
         /// Connections to parents and from children that are open.
         connections: Gauge[Count] by ("side"),
         /// Peers that broke the protocol.
@@ -104,6 +112,11 @@ struct Seen {
     mirror_by_task: u64,
     mirror_by_registry: u64,
     mirror_broken: u64,
+    proxy_answers: [u64; 6],
+    proxy_by_task: u64,
+    proxy_by_origin: u64,
+    proxy_tunnelled: u64,
+    proxy_broken: u64,
 }
 
 /// What is counted beside the agent.
@@ -113,6 +126,8 @@ pub struct Counted {
     pub led: Led,
     /// By the mirror of registries.
     pub mirror: Arc<Counts>,
+    /// By the proxy.
+    pub proxy: Arc<ProxyCounts>,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -183,10 +198,30 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
 fn sample_mirror(own: &AgentMetrics, counts: &Counts, seen: &mut Seen) {
     let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
     own.mirror_answers.inc_by(grown(&mut seen.mirror_answers, now(&counts.answers)));
-    let (by_task, by_registry) = (now(&counts.by_task), now(&counts.by_registry));
+    let (by_task, by_registry) = (now(&counts.by_task), now(&counts.by_origin));
     own.mirror_given.of(["task"]).inc_by(grown(&mut seen.mirror_by_task, by_task));
     own.mirror_given.of(["registry"]).inc_by(grown(&mut seen.mirror_by_registry, by_registry));
     own.mirror_broken.inc_by(grown(&mut seen.mirror_broken, now(&counts.broken)));
+}
+
+fn sample_proxy(own: &AgentMetrics, counts: &ProxyCounts, seen: &mut Seen) {
+    let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let ways = [
+        ("task", &counts.by_task),
+        ("mirror", &counts.by_mirror),
+        ("direct", &counts.direct),
+        ("tunnel", &counts.tunnels),
+        ("intercepted", &counts.intercepted),
+        ("refused", &counts.refused),
+    ];
+    for ((way, count), seen) in ways.into_iter().zip(&mut seen.proxy_answers) {
+        own.proxy_answers.of([way]).inc_by(grown(seen, now(count)));
+    }
+    let (by_task, by_origin) = (now(&counts.given.by_task), now(&counts.given.by_origin));
+    own.proxy_given.of(["task"]).inc_by(grown(&mut seen.proxy_by_task, by_task));
+    own.proxy_given.of(["origin"]).inc_by(grown(&mut seen.proxy_by_origin, by_origin));
+    own.proxy_tunnelled.inc_by(grown(&mut seen.proxy_tunnelled, now(&counts.tunnelled)));
+    own.proxy_broken.inc_by(grown(&mut seen.proxy_broken, now(&counts.given.broken)));
 }
 
 fn sample_reads(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {

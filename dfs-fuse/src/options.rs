@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::holder::process::HolderFlags;
 use crate::mount::Resend;
+use crate::web::proxy::{Place, ProxyOptions};
 use crate::web::{MirrorOptions, Network, RegistryHost};
 
 /// The process's name in configuration files.
@@ -33,6 +34,7 @@ Examples:
   dfs-fuse --data-dir ~/.cache/dfs --socket /run/dfs/me.sock --exit-when-idle
   dfs-fuse --cache-medium memory --cache-memory 4GiB
   dfs-fuse --snapshotter-socket /run/dfs/snapshotter.sock
+  dfs-fuse --proxy-listen 127.0.0.1:4051 --proxy-rules /etc/dfs/proxy.toml
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -116,6 +118,30 @@ pub struct Flags {
     /// Registry that the mirror stands for where a client names none [default: docker.io].
     #[arg(long, value_name = "HOST[:PORT]")]
     pub mirror_default: Option<RegistryHost>,
+    /// Address at which programs find a proxy for HTTP and HTTPS (see the guide's proxy.md), as in 127.0.0.1:4051; port 0 is
+    /// a free one. No proxy when not given.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub proxy_listen: Option<SocketAddr>,
+    /// File of rules: which URLs go through the swarm, elsewhere or nowhere, and whose connections are looked into. All
+    /// is passed on as it is when not given.
+    #[arg(long, value_name = "FILE")]
+    pub proxy_rules: Option<PathBuf>,
+    /// PEM file of the certificate authority that clients of the proxy trust, where connections are looked into.
+    #[arg(long, value_name = "FILE")]
+    pub proxy_ca_cert: Option<PathBuf>,
+    /// PEM file of its key.
+    #[arg(long, value_name = "FILE")]
+    pub proxy_ca_key: Option<PathBuf>,
+    /// Network of other machines that may ask the proxy, as in 10.0.0.0/8; repeatable. Only this machine when none is given.
+    #[arg(long, value_name = "NETWORK")]
+    pub proxy_client: Vec<Network>,
+    /// File of names and passwords that the proxy asks for, as `htpasswd -B` writes it. It asks for none when not given.
+    #[arg(long, value_name = "FILE")]
+    pub proxy_users: Option<PathBuf>,
+    /// Host that clients of the proxy may go to, as in example.org, *.example.org or example.org:8443; repeatable. Anywhere
+    /// when none is given.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub proxy_allow: Vec<Place>,
     /// Ends when nothing has been mounted and nothing asked for a while.
     #[arg(long)]
     #[serde(skip)]
@@ -254,6 +280,22 @@ pub struct Options {
     pub mirror_client: Vec<Network>,
     /// The registry that the mirror stands for where a client names none; docker.io when not given.
     pub mirror_default: Option<RegistryHost>,
+    /// Address at which programs find a proxy for HTTP and HTTPS; no proxy when not given.
+    pub proxy_listen: Option<SocketAddr>,
+    /// File of rules of the proxy; all is passed on as it is when not given.
+    pub proxy_rules: Option<PathBuf>,
+    /// Certificate of the authority that clients of the proxy trust, where rules name hosts whose connections are looked into.
+    pub proxy_ca_cert: Option<PathBuf>,
+    /// Its key.
+    pub proxy_ca_key: Option<PathBuf>,
+    /// Networks of other machines that may ask the proxy; where it listens for others these, and users or places, must be
+    /// named.
+    pub proxy_client: Vec<Network>,
+    /// File of names and passwords that the proxy asks for; it asks for none when not given.
+    pub proxy_users: Option<PathBuf>,
+    /// Hosts that clients of the proxy may go to, on ports 80 and 443 where none is named; anywhere when none is given, with
+    /// tunnels to port 443.
+    pub proxy_allow: Vec<Place>,
     /// Whether reads that an agent had taken when it died are sent to the next one: `auto` where the kernel does that
     /// (Linux 6.9), or `off`, where each of them fails once.
     pub resend: Resend,
@@ -277,6 +319,19 @@ impl Options {
             registries: self.mirror_registry.clone(),
             clients: self.mirror_client.clone(),
             default: self.mirror_default.clone().unwrap_or_else(docker),
+        })
+    }
+
+    /// For whom it is a proxy, if it is.
+    pub fn proxy(&self) -> Option<ProxyOptions> {
+        Some(ProxyOptions {
+            listen: self.proxy_listen?,
+            rules: self.proxy_rules.clone(),
+            ca_cert: self.proxy_ca_cert.clone(),
+            ca_key: self.proxy_ca_key.clone(),
+            clients: self.proxy_client.clone(),
+            users: self.proxy_users.clone(),
+            allow: self.proxy_allow.clone(),
         })
     }
 }
@@ -308,6 +363,13 @@ impl Default for Options {
             mirror_registry: Vec::new(),
             mirror_client: Vec::new(),
             mirror_default: None,
+            proxy_listen: None,
+            proxy_rules: None,
+            proxy_ca_cert: None,
+            proxy_ca_key: None,
+            proxy_client: Vec::new(),
+            proxy_users: None,
+            proxy_allow: Vec::new(),
             resend: Resend::Auto,
         }
     }

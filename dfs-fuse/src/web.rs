@@ -10,6 +10,8 @@
 //! It is never an open proxy: it listens on loopback, or for named networks and named registries only; it speaks to
 //! registries and gives nothing but what they have. When the process dies here, answers break off in the middle; clients
 //! ask again, or go to the registry.
+//!
+//! [`proxy`] is the same for whatever else there is on the web, for clients that ask by a proxy.
 
 mod answer;
 mod asked;
@@ -17,6 +19,8 @@ mod blob;
 mod clients;
 mod guarded;
 mod mirror;
+mod mirroring;
+pub mod proxy;
 mod range;
 mod registry;
 
@@ -25,6 +29,8 @@ use std::net::SocketAddr;
 pub use blob::Counts;
 pub use clients::Network;
 pub use mirror::Mirror;
+pub use mirroring::Mirroring;
+pub use proxy::{Proxy, ProxyCounts, ProxyError, ProxyOptions};
 pub use registry::RegistryHost;
 
 /// For whom there is a mirror, and of what.
@@ -71,8 +77,7 @@ impl MirrorOptions {
 
     /// Whether whoever is there may ask.
     fn lets_in(&self, client: SocketAddr) -> bool {
-        let ip = client.ip().to_canonical();
-        ip.is_loopback() || self.clients.iter().any(|network| network.has(ip))
+        clients::let_in(&self.clients, client)
     }
 
     /// Whether this registry may be asked.

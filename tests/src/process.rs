@@ -326,11 +326,16 @@ pub struct FreeAddress {
 impl FreeAddress {
     /// Some address.
     pub fn new() -> Result<Self, Failure> {
+        Self::on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Some port of this address of the machine.
+    pub fn on(ip: Ipv4Addr) -> Result<Self, Failure> {
         let failed = || Failure::of("cannot find a free port");
         let bound = || {
             let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+            bind(&socket, &SocketAddr::from((ip, 0)))?;
             Ok::<_, Errno>((SocketAddr::try_from(getsockname(&socket)?)?, socket))
         };
         let (at, socket) = bound().map_err(std::io::Error::from).map_err(failed())?;

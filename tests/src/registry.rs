@@ -33,8 +33,27 @@ pub struct Registry {
 impl Registry {
     /// Starts one that keeps all it has in `dir`.
     pub fn start(dir: &Path, guard: Guard) -> Result<Self, Failure> {
+        Self::start_at(FreeAddress::new()?, dir, guard, "")
+    }
+
+    /// The same at an address, protected by a certificate and its key.
+    pub fn start_secured(
+        address: FreeAddress,
+        dir: &Path,
+        (certificate, key): (&Path, &Path),
+    ) -> Result<Self, Failure> {
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!("  tls:\n    certificate: {certificate}\n    key: {key}\n");
+        Self::start_at(address, dir, Guard::Nobody, &tls)
+    }
+
+    fn start_at(
+        address: FreeAddress,
+        dir: &Path,
+        guard: Guard,
+        tls: &str,
+    ) -> Result<Self, Failure> {
         let failed = || Failure::of("cannot start a registry");
-        let address = FreeAddress::new()?;
         let home = dir.join("registry");
         fs::create_dir_all(&home).map_err(failed())?;
         let users = home.join("users");
@@ -47,7 +66,7 @@ impl Registry {
         };
         let settings = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: {}\n  secret: test\n{auth}",
+             http:\n  addr: {}\n  secret: test\n{tls}{auth}",
             home.join("data").display(),
             address.at(),
         );

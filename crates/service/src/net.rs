@@ -18,10 +18,12 @@ pub(crate) mod incoming;
 mod links;
 mod local;
 pub mod manager;
+mod patient;
 pub(crate) mod places;
 mod seated;
 mod security;
 mod stream;
+mod tunnel;
 
 pub use channels::GrpcChannels;
 pub use group::SocketGroup;
@@ -29,10 +31,12 @@ pub use grpc::{
     grpc_channel, grpc_channel_by_token, grpc_channel_over, grpc_channel_to, grpc_local_channel,
     grpc_pipe, grpc_server, serve_grpc, serve_grpc_local,
 };
-pub use http::{is_mirror, serve_http};
+pub use http::{is_mirror, serve_http, serve_http_over, upgraded};
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess, published};
+pub use places::Serves;
 pub use security::{Caller, NotJoined, Peer, Security, Trust};
+pub use tunnel::{reached, tunnel};
 
 /// Why a listener could not be made, or an address not be used.
 #[derive(Debug, thiserror::Error)]

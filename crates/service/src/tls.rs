@@ -12,6 +12,7 @@ pub mod enrol;
 mod identity;
 mod names;
 mod request;
+mod stand_in;
 mod token;
 mod verify;
 
@@ -23,5 +24,6 @@ pub use credentials::{Credentials, CredentialsError, now_ms};
 pub use identity::{Identity, Plane, ReadAhead, connect_by_token};
 pub use names::{BadNames, Name, Names, Role};
 pub use request::{BadRequest, Host, Key, SigningRequest, ask, names_of};
+pub use stand_in::{StandIn, StandInError};
 pub use token::{BadToken, Fingerprint, JoinToken, Secret};
 pub use verify::Refused;

@@ -9,9 +9,12 @@ mod client;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 mod list;
+mod passed;
 mod proxy;
+mod reach;
 pub(crate) mod read;
 mod redirect;
+mod relay;
 mod stat;
 
 use std::path::PathBuf;
@@ -22,7 +25,10 @@ use async_trait::async_trait;
 use dfs_model::{ByteRange, Validator};
 use futures::stream::BoxStream;
 
+pub use passed::{PassedAnswer, is_same_version};
 pub use proxy::ProxyOptions;
+pub use reach::{Reach, Unreached, any_origin, is_nobodys, look_up};
+pub use relay::Relay;
 
 use crate::level::Levels;
 use crate::retry::Retrier;
@@ -56,7 +62,9 @@ pub struct HttpOptions {
     pub listing: ListLimits,
     /// Proxies on the way.
     pub proxy: ProxyOptions,
-    /// What dfs calls itself.
+    /// Which addresses names may lead to.
+    pub reach: Reach,
+    /// What dfs calls itself; nothing where it is empty.
     pub user_agent: String,
 }
 
@@ -74,6 +82,7 @@ impl Default for HttpOptions {
             retry: RetryPolicy::default(),
             listing: ListLimits::default(),
             proxy: ProxyOptions::default(),
+            reach: any_origin,
             user_agent: concat!("dfs/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

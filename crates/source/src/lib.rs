@@ -9,6 +9,7 @@
 //! never to another one; no error, log line or `Debug` shows them. Nothing is kept on disk: when
 //! the process dies here, only the request in flight is lost.
 
+mod activity;
 mod counters;
 mod credentials;
 mod entry;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
 use futures::stream::{self, BoxStream, StreamExt as _};
 
+pub use activity::Activity;
 pub use counters::{Counters, CountersSnapshot};
 pub use credentials::{AccessKeys, Credentials, LocalUser, Secret};
 pub use entry::{
@@ -44,7 +46,10 @@ pub use entry::{
 pub use environment::Environment;
 pub use error::{Action, Attempt, Cause, SourceError};
 pub use file::{FileOptions, FileSource};
-pub use http::{HttpOptions, HttpSource, ProxyOptions};
+pub use http::{
+    HttpOptions, HttpSource, PassedAnswer, ProxyOptions, Reach, Relay, Unreached, any_origin,
+    is_nobodys, is_same_version, look_up,
+};
 pub use index_json::{NoJsonListing, parse_json_listing};
 pub use index_page::{IndexPageError, Link, parse_index_page};
 pub use merge::merge_ranges;

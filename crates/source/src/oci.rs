@@ -40,7 +40,7 @@ pub use digest::{ContentDigest, DigestError, Mismatch, verify};
 pub use located::{Form, Located, OnDisk, Written};
 pub use login::LoginError;
 use login::Logins;
-pub use pass::{Extent, PASSED_ON, Passed, PassedAnswer, Sought, login_of};
+pub use pass::{Extent, PASSED_ON, Passed, Sought, login_of};
 use plain::PlainHosts;
 pub use push::{PushContent, PushFrom, Pusher, Put};
 pub use reference::{Named, Reference};

@@ -148,4 +148,13 @@ super::codes! {
         means: "What dfctl wrote there is not found again, so that it cannot be taken out. Nothing was changed.",
         causes: ["somebody edited these lines", "another program wrote the file anew"],
         next: ["less FILE" => "shows what it says: take out the lines of dfs by hand, then undo again"];
+    PROXY_REFUSED = 4161, Usage, "the proxy does not take this request",
+        means: "The proxy of a node agent asks the web for clients that it knows, and leads them where they may go: never to itself, to addresses of nobody or, from other machines, to this one. The code stands in its answer.",
+        causes: ["the client is in none of the networks that proxy-client names", "it shows no name and password of proxy-users", "the host is none of those that proxy-allow names, or the port is another one", "a rule refuses it",
+            "the proxy was asked as if it were a web server", "the name leads to a link-local address, as that of a cloud's metadata is"],
+        next: ["curl --proxy http://USER:PASSWORD@HOST:PORT URL" => "shows what it says", "dfs-fuse --proxy-allow HOST:PORT" => "names a place and a port"];
+    PROXY_UNREACHED = 4162, Source, "an origin cannot be asked through the proxy",
+        means: "The proxy asked the origin on behalf of a client and had no answer, or could not connect.",
+        causes: ["the origin is away, or its name is misspelt", "its certificate is of an authority that --ca-file does not name: where a connection is looked into the agent checks it, not the client"],
+        next: ["curl --noproxy '*' URL" => "asks the origin itself"];
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs_peer::error_chain;
-use dfs_source::SourceError;
-use dfs_source::oci::{ContentDigest, PassedAnswer};
+use dfs_source::oci::ContentDigest;
+use dfs_source::{PassedAnswer, SourceError};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{
@@ -126,11 +126,15 @@ pub fn refusal(refusal: &Refusal) -> Response<Body> {
 
 /// The registry could not be asked.
 pub fn failure(error_of: &SourceError) -> Response<Body> {
-    let status = match error_of {
+    error(status_of_failure(error_of), "UNKNOWN", &error_chain(error_of), NO_REGISTRY)
+}
+
+/// The status that says that an origin could not be asked.
+pub fn status_of_failure(error: &SourceError) -> StatusCode {
+    match error {
         SourceError::Timeout { .. } | SourceError::Stalled { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
-    };
-    error(status, "UNKNOWN", &error_chain(error_of), NO_REGISTRY)
+    }
 }
 
 /// What came from the registry is not what it is named.

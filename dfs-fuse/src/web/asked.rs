@@ -123,6 +123,22 @@ impl Question {
         Ok(Self { registry, reference, sought, extent, is_named, spelled })
     }
 
+    /// Reads what a client asks a registry itself, where that can be answered in its place: a manifest or a blob.
+    pub fn to(registry: &RegistryHost, method: &Method, path: &str) -> Option<Self> {
+        let extent = match *method {
+            Method::GET => Extent::All,
+            Method::HEAD => Extent::Head,
+            _ => return None,
+        };
+        let (name, part) = Part::of(path.strip_prefix("/v2/")?).ok()?;
+        if !matches!(part, Part::Manifest(_) | Part::Blob(_)) {
+            return None;
+        }
+        let (reference, sought) = part.reference(registry, name, String::new()).ok()?;
+        let (registry, spelled) = (registry.clone(), (name.to_owned(), None));
+        Some(Self { registry, reference, sought, extent, is_named: true, spelled })
+    }
+
     fn ping(named: Option<RegistryHost>, default: &RegistryHost, extent: Extent) -> Self {
         let is_named = named.is_some();
         let registry = named.unwrap_or_else(|| default.clone());
@@ -307,6 +323,26 @@ mod tests {
         assert_eq!((ping.registry.as_str(), ping.is_named), ("quay.io", true));
         let tags = get("/v2/team/app/tags/list?n=2&ns=quay.io&last=x").unwrap();
         assert_eq!(tags.sought, Sought::Tags("n=2&last=x".to_owned()));
+    }
+
+    #[test]
+    fn what_a_registry_itself_is_asked_is_of_that_registry_alone() {
+        let registry = "quay.io".parse().unwrap();
+        let to = |method: Method, path: &str| Question::to(&registry, &method, path);
+        for (path, reference) in [
+            ("/v2/team/app/manifests/1".to_owned(), "oci://quay.io/team/app:1".to_owned()),
+            // No other registry is named by it.
+            ("/v2/ghcr.io/app/manifests/1".to_owned(), "oci://quay.io/ghcr.io/app:1".to_owned()),
+            (format!("/v2/a/blobs/{DIGEST}"), format!("oci://quay.io/a?blob={DIGEST}")),
+        ] {
+            assert_eq!(to(Method::GET, &path).unwrap().reference.to_string(), reference, "{path}");
+        }
+        for path in
+            ["/v2/", "/v2/a/tags/list", "/v2/a/blobs/uploads/", "/v2/../x/manifests/1", "/x"]
+        {
+            assert!(to(Method::GET, path).is_none(), "{path}");
+        }
+        assert!(to(Method::PUT, "/v2/team/app/manifests/1").is_none());
     }
 
     #[test]

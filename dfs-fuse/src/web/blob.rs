@@ -1,42 +1,58 @@
-//! The bytes of a blob as a client gets them: from its task, and from the registry where that fails.
+//! The bytes of a content as a client gets them: from its task, and from the origin where that fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_artifact::View;
 use dfs_model::{ByteRange, Priority};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
-use dfs_peer::opener::OpenArtifact;
+use dfs_peer::opener::{OpenArtifact, Purpose};
 use dfs_peer::store::UseGuard;
-use dfs_source::SourceError;
-use dfs_source::oci::{ContentDigest, Extent, Hashing, OciSource, Passed, PassedAnswer};
+use dfs_source::oci::{ContentDigest, Hashing};
+use dfs_source::{PassedAnswer, SourceError, Target};
 use futures::stream;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use hyper::header::{HeaderValue, RANGE};
+use hyper::header::HeaderValue;
 
 use super::answer::{Body, BodyError};
+use crate::agent::{Agent, Question};
 
 /// Bytes that are read at a time: what an answer takes of memory.
 const STEP: u64 = 1 << 20;
 /// Bytes that are asked for ahead of them.
 const AHEAD: u64 = 32 << 20;
-/// How long a step may take before the registry is asked for the rest.
+/// How long a content may take to be opened as a task before its origin gives it itself.
+const OPENED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a step may take before the origin is asked for the rest.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the mirror has given.
+/// What was given.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Requests that were answered.
     pub answers: AtomicU64,
-    /// Bytes of blobs that came through their tasks.
+    /// Bytes that came through their tasks.
     pub by_task: AtomicU64,
-    /// Bytes of blobs that were passed on from a registry.
-    pub by_registry: AtomicU64,
+    /// Bytes that were passed on from an origin.
+    pub by_origin: AtomicU64,
     /// Answers that broke off.
     pub broken: AtomicU64,
+}
+
+/// Who gives what a task does not: its origin, asked on behalf of a client.
+#[async_trait]
+pub trait Upstream: Send + Sync + 'static {
+    /// What it gives, as it may be shown.
+    fn name(&self) -> String;
+    /// Asks for it, or for the part that a head names so.
+    async fn ask(&self, range: Option<HeaderValue>) -> Result<PassedAnswer, SourceError>;
+    /// Whether an answer is of the version that is being given.
+    fn is_same(&self, answer: &PassedAnswer) -> bool;
 }
 
 /// A blob that is open, and kept from being evicted.
@@ -45,16 +61,30 @@ pub struct Opened {
     pub _kept: (Arc<OpenArtifact>, Vec<UseGuard>),
 }
 
+impl Opened {
+    /// Opens what a target names; why it is not opened.
+    pub async fn by(agent: &Agent, target: Target) -> Result<Self, String> {
+        let (view, purpose) = (View::File, Purpose::Read);
+        let question = Question { target, view, command: None, purpose };
+        let opening = tokio::time::timeout(OPENED_WITHIN, agent.hold(&question));
+        let opened = opening.await.map_err(|_| "nobody answers what it is".to_owned())?;
+        let opened = opened.map_err(|error| error_chain(&*error))?;
+        let kept = opened.map_err(|error| error_chain(&error))?;
+        let task = kept.0.tasks.first().cloned().ok_or("it has no task")?;
+        Ok(Self { task, _kept: kept })
+    }
+}
+
 /// Why an answer breaks off.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("the registry does not give the rest")]
-    Registry(#[from] SourceError),
-    #[error("the registry answers {0} when it is asked for the rest")]
+    #[error("the origin does not give the rest")]
+    Origin(#[from] SourceError),
+    #[error("the origin answers {0} when it is asked for the rest")]
     Status(u16),
-    #[error("the registry gives another part than the one that was asked for")]
+    #[error("the origin gives another part than the one that was asked for, or of another version")]
     OtherPart,
-    #[error("the registry's answer ended at byte {0}")]
+    #[error("the origin's answer ended at byte {0}")]
     Short(u64),
     #[error("what came is {actual}, not {expected}")]
     Digest { actual: ContentDigest, expected: ContentDigest },
@@ -64,17 +94,16 @@ enum Broken {
 enum Giver {
     Task(Opened),
     /// Its answer, and how much of it is to be passed over.
-    Registry(Box<PassedAnswer>, u64),
+    Origin(Box<PassedAnswer>, u64),
     Nowhere,
 }
 
-/// A blob under way.
+/// A content under way.
 pub struct Blob {
     from: Giver,
-    /// How the registry is asked for it, with what the client showed.
-    passed: Passed,
-    registries: Arc<OciSource>,
-    digest: ContentDigest,
+    upstream: Box<dyn Upstream>,
+    /// What all of it is held against, where that is known.
+    digest: Option<ContentDigest>,
     length: u64,
     /// What is to be given, and what was.
     wanted: ByteRange,
@@ -85,19 +114,19 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// A part of a blob of this length, through its task where that is open.
+    /// A part of a content of this length, through its task where that is open.
     pub fn new(
-        (registries, passed): (Arc<OciSource>, Passed),
+        upstream: impl Upstream,
         opened: Option<Opened>,
-        (digest, length): (ContentDigest, u64),
+        (digest, length): (Option<ContentDigest>, u64),
         wanted: ByteRange,
         counts: Arc<Counts>,
     ) -> Self {
         let is_all = wanted == ByteRange::new(0, length);
-        let hashing = is_all.then(|| Hashing::like(&digest));
+        let hashing = digest.filter(|_| is_all).map(|digest| Hashing::like(&digest));
         let from = opened.map_or(Giver::Nowhere, Giver::Task);
-        let at = wanted.start;
-        Self { from, passed, registries, digest, length, wanted, at, hashing, counts }
+        let (upstream, at) = (Box::new(upstream), wanted.start);
+        Self { from, upstream, digest, length, wanted, at, hashing, counts }
     }
 
     /// Its bytes. What cannot be given to its end ends in an error.
@@ -112,8 +141,8 @@ impl Blob {
 
     fn tell(&self, broken: &Broken) {
         self.counts.broken.fetch_add(1, Ordering::Relaxed);
-        let (blob, at) = (self.passed.reference.to_string(), self.at);
-        tracing::warn!(blob, at, error = error_chain(broken), "an answer of the mirror breaks off");
+        let (content, at) = (self.upstream.name(), self.at);
+        tracing::warn!(content, at, error = error_chain(broken), "an answer breaks off");
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
@@ -123,27 +152,27 @@ impl Blob {
         let bytes = loop {
             let read = match &mut self.from {
                 Giver::Task(opened) => step_of(&opened.task, self.at, self.wanted).await,
-                Giver::Registry(answer, over) => {
+                Giver::Origin(answer, over) => {
                     let bytes = passed_over(answer, over).await?.ok_or(Broken::Short(self.at))?;
                     let left = usize::try_from(self.wanted.end - self.at).unwrap_or(usize::MAX);
                     break bytes.slice(..bytes.len().min(left));
                 }
-                Giver::Nowhere => Err("the blob has no task here".to_owned()),
+                Giver::Nowhere => Err("it has no task here".to_owned()),
             };
             match read {
                 Ok(bytes) => break bytes,
                 Err(why) => {
-                    let blob = self.passed.reference.to_string();
-                    tracing::info!(blob, at = self.at, why, "the registry is asked for the rest");
-                    self.go_on_from_registry().await?;
+                    let content = self.upstream.name();
+                    tracing::info!(content, at = self.at, why, "the origin is asked for the rest");
+                    self.go_on_from_origin().await?;
                 }
             }
         };
         let count = bytes.len() as u64;
         match self.from {
             Giver::Task(_) => self.counts.by_task.fetch_add(count, Ordering::Relaxed),
-            Giver::Registry(..) | Giver::Nowhere => {
-                self.counts.by_registry.fetch_add(count, Ordering::Relaxed)
+            Giver::Origin(..) | Giver::Nowhere => {
+                self.counts.by_origin.fetch_add(count, Ordering::Relaxed)
             }
         };
         self.at += count;
@@ -151,25 +180,20 @@ impl Blob {
         Ok(Some(bytes))
     }
 
-    /// Asks the registry for what is left, on behalf of the client.
-    async fn go_on_from_registry(&mut self) -> Result<(), Broken> {
-        let mut passed = Passed { extent: Extent::All, ..self.passed.clone() };
-        passed.headers.remove(RANGE);
+    /// Asks the origin for what is left, on behalf of the client.
+    async fn go_on_from_origin(&mut self) -> Result<(), Broken> {
         let is_part = ByteRange::new(self.at, self.wanted.end) != ByteRange::new(0, self.length);
-        if is_part {
-            let range = format!("bytes={}-{}", self.at, self.wanted.end - 1);
-            if let Ok(range) = HeaderValue::from_str(&range) {
-                passed.headers.insert(RANGE, range);
-            }
-        }
-        let answer = Box::pin(self.registries.pass(&passed)).await?;
+        let range = format!("bytes={}-{}", self.at, self.wanted.end - 1);
+        let range = HeaderValue::from_str(&range).ok().filter(|_| is_part);
+        let answer = Box::pin(self.upstream.ask(range)).await?;
         let over = match answer.status() {
+            200 | 206 if !self.upstream.is_same(&answer) => return Err(Broken::OtherPart),
             200 if answer.length().is_none_or(|length| length == self.length) => self.at,
             206 if answer.part() == Some((self.at, Some(self.length))) => 0,
             200 | 206 => return Err(Broken::OtherPart),
             status => return Err(Broken::Status(status)),
         };
-        self.from = Giver::Registry(Box::new(answer), over);
+        self.from = Giver::Origin(Box::new(answer), over);
         Ok(())
     }
 
@@ -181,13 +205,13 @@ impl Blob {
             self.hashing = Some(hashing);
             return Ok(());
         }
-        let (actual, expected) = (hashing.finish(), self.digest);
-        if actual == expected {
+        let actual = hashing.finish();
+        let Some(expected) = self.digest.filter(|expected| *expected != actual) else {
             return Ok(());
-        }
+        };
         let task = match &self.from {
             Giver::Task(opened) => Some(opened.task.clone()),
-            Giver::Registry(..) | Giver::Nowhere => None,
+            Giver::Origin(..) | Giver::Nowhere => None,
         };
         if let Some(task) = task {
             // What is here is of no use to anybody: it is fetched anew.

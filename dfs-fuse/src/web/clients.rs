@@ -1,7 +1,7 @@
 //! Networks, as people write them. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::de::Error as _;
@@ -29,6 +29,12 @@ impl Network {
             _ => false,
         }
     }
+}
+
+/// Whether whoever is there may ask: those of this machine, and of these networks.
+pub fn let_in(networks: &[Network], client: SocketAddr) -> bool {
+    let ip = client.ip().to_canonical();
+    ip.is_loopback() || networks.iter().any(|network| network.has(ip))
 }
 
 impl FromStr for Network {

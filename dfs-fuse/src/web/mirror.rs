@@ -1,42 +1,30 @@
 //! Answers each question of a client: by asking the registry on its behalf, and for blobs from their tasks.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_artifact::View;
-use dfs_model::ByteRange;
 use dfs_peer::error_chain;
-use dfs_peer::opener::Purpose;
 use dfs_source::oci::{
-    ContentDigest, Extent, Hashing, MAX_DOCUMENT, Named, OciSource, Passed, PassedAnswer, Sought,
-    login_of,
+    ContentDigest, Extent, Hashing, MAX_DOCUMENT, Named, OciSource, Passed, Sought, login_of,
 };
-use dfs_source::{Credentials, SourceError, Target};
+use dfs_source::{Credentials, PassedAnswer, SourceError, Target};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, IF_NONE_MATCH, IF_RANGE,
-    LINK, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderValue, IF_NONE_MATCH, IF_RANGE, LINK, RANGE,
 };
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use super::MirrorError;
 use super::answer::{self, Body, BodyError, CONTENT_DIGEST, answer, put};
-use super::asked::{Question, Refusal};
-use super::blob::{Blob, Counts, Opened};
+use super::asked::Question;
+use super::blob::{Blob, Counts, Opened, Upstream};
 use super::guarded::Guarded;
 use super::range::Wanted;
-use super::{MirrorError, MirrorOptions};
-use crate::agent::{self, Agent};
-
-/// How long a blob may take to be opened as a task before the registry gives it itself.
-const OPENED_WITHIN: Duration = Duration::from_secs(30);
+use crate::agent::Agent;
 
 /// Longest body of an answer that is no content.
 const MAX_REFUSAL: usize = 1 << 20;
@@ -47,7 +35,6 @@ pub struct Mirror(Arc<Inner>);
 
 struct Inner {
     agent: Agent,
-    options: MirrorOptions,
     registries: Arc<OciSource>,
     guarded: Mutex<Guarded>,
     counts: Arc<Counts>,
@@ -90,12 +77,21 @@ impl Head {
 
 impl Mirror {
     /// One over an agent that runs.
-    pub fn new(agent: Agent, options: MirrorOptions) -> Result<Self, MirrorError> {
-        options.check()?;
+    pub fn new(agent: Agent) -> Result<Self, MirrorError> {
         let registries = agent.host().engine.sources().registries();
         let registries = registries.cloned().ok_or(MirrorError::OtherSource)?;
         let (guarded, counts) = (Mutex::default(), Arc::default());
-        Ok(Self(Arc::new(Inner { agent, options, registries, guarded, counts })))
+        Ok(Self(Arc::new(Inner { agent, registries, guarded, counts })))
+    }
+
+    /// The agent that it is of.
+    pub(super) fn agent(&self) -> &Agent {
+        &self.0.agent
+    }
+
+    /// The adapter that registries are asked by.
+    pub(super) fn registries(&self) -> &OciSource {
+        &self.0.registries
     }
 
     /// What it has given so far.
@@ -103,29 +99,15 @@ impl Mirror {
         &self.0.counts
     }
 
-    /// Answers whoever comes until `stop` is cancelled.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let answer = move |from, request| {
-            let mirror = self.clone();
-            async move { mirror.answer(from, request).await }
-        };
-        dfs_service::net::serve_http(listener, answer, stop).await
-    }
-
-    async fn answer(&self, from: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-        let _busy = self.0.agent.enter();
-        self.0.counts.answers.fetch_add(1, Ordering::Relaxed);
-        let question = match self.question(from, &request) {
-            Ok(question) => question,
-            Err(refusal) => return answer::refusal(&refusal),
-        };
-        let head = Head::of(request.headers());
+    /// Answers a question as the client asks it whose head this is.
+    pub(super) async fn answer(&self, question: &Question, headers: &HeaderMap) -> Response<Body> {
+        let head = Head::of(headers);
         let answered = match (&question.sought, question.blob()) {
             (Sought::Ping, _) if !question.is_named => return answer::pong(),
-            (Sought::Named, Some(digest)) => self.blob(&question, &head, digest).await,
-            (Sought::Named, None) => self.document(&question, &head).await,
+            (Sought::Named, Some(digest)) => self.blob(question, &head, digest).await,
+            (Sought::Named, None) => self.document(question, &head).await,
             (Sought::Ping | Sought::Tags(_) | Sought::Referrers(..), _) => {
-                self.as_it_is(&question, &head).await
+                self.as_it_is(question, &head).await
             }
         };
         answered.unwrap_or_else(|error| {
@@ -133,19 +115,6 @@ impl Mirror {
             tracing::info!(asked, error = error_chain(&error), "a registry cannot be asked");
             answer::failure(&error)
         })
-    }
-
-    fn question(&self, from: SocketAddr, request: &Request<Incoming>) -> Result<Question, Refusal> {
-        let options = &self.0.options;
-        if !options.lets_in(from) {
-            return Err(Refusal::Client);
-        }
-        let head = (request.method(), request.uri(), request.headers());
-        let question = Question::of(head, &options.default)?;
-        match options.has(&question.registry) {
-            true => Ok(question),
-            false => Err(Refusal::OtherRegistry(question.registry)),
-        }
     }
 
     async fn ask(
@@ -262,24 +231,15 @@ impl Mirror {
             return Ok(answer(StatusCode::OK, answered, answer::nothing()));
         }
         drop(seen);
-        let (status, wanted) = match head.wanted(&digest, length) {
-            Wanted::All => (StatusCode::OK, ByteRange::new(0, length)),
-            Wanted::Part(part) => {
-                let range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
-                put(&mut answered, CONTENT_RANGE, &range);
-                answered.insert(CONTENT_LENGTH, part.len().into());
-                (StatusCode::PARTIAL_CONTENT, part)
-            }
-            Wanted::Beyond => {
-                put(&mut answered, CONTENT_RANGE, &format!("bytes */{length}"));
-                answered.remove(CONTENT_LENGTH);
-                return Ok(answer(StatusCode::RANGE_NOT_SATISFIABLE, answered, answer::nothing()));
-            }
+        let (status, wanted) = head.wanted(&digest, length).told(&mut answered, length);
+        let Some(wanted) = wanted else {
+            return Ok(answer(status, answered, answer::nothing()));
         };
         let opened = self.open(question, &head.login, length).await;
-        let registry = (Arc::clone(&self.0.registries), passed(question, head, Extent::All));
+        let registries = Arc::clone(&self.0.registries);
+        let registry = Registry { registries, passed: passed(question, head, Extent::All) };
         let counts = Arc::clone(&self.0.counts);
-        let blob = Blob::new(registry, opened, (digest, length), wanted, counts);
+        let blob = Blob::new(registry, opened, (Some(digest), length), wanted, counts);
         Ok(answer(status, answered, blob.into_body()))
     }
 
@@ -306,14 +266,7 @@ impl Mirror {
 
     async fn open_as(&self, question: &Question, login: &Credentials) -> Result<Opened, String> {
         let target = Target::new(question.reference.url()).with_credentials(login.clone());
-        let (view, purpose) = (View::File, Purpose::Read);
-        let question = agent::Question { target, view, command: None, purpose };
-        let opening = tokio::time::timeout(OPENED_WITHIN, self.0.agent.hold(&question));
-        let opened = opening.await.map_err(|_| "nobody answers what it is".to_owned())?;
-        let opened = opened.map_err(|error| error_chain(&*error))?;
-        let kept = opened.map_err(|error| error_chain(&error))?;
-        let task = kept.0.tasks.first().cloned().ok_or("it has no task")?;
-        Ok(Opened { task, _kept: kept })
+        Opened::by(&self.0.agent, target).await
     }
 
     /// What the registry answers to who asks for all of a blob of which it does not tell the length before.
@@ -333,6 +286,31 @@ impl Mirror {
             response_head.insert(CONTENT_LENGTH, length.into());
         }
         Ok(answer(StatusCode::OK, response_head, unmeasured(answered, digest)))
+    }
+}
+
+/// A registry that is asked for a blob, with what the client showed.
+struct Registry {
+    registries: Arc<OciSource>,
+    passed: Passed,
+}
+
+#[async_trait]
+impl Upstream for Registry {
+    fn name(&self) -> String {
+        self.passed.reference.to_string()
+    }
+
+    async fn ask(&self, range: Option<HeaderValue>) -> Result<PassedAnswer, SourceError> {
+        let mut passed = self.passed.clone();
+        passed.headers.remove(RANGE);
+        passed.headers.extend(range.map(|range| (RANGE, range)));
+        self.registries.pass(&passed).await
+    }
+
+    /// A digest names no other.
+    fn is_same(&self, _: &PassedAnswer) -> bool {
+        true
     }
 }
 

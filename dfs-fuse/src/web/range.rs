@@ -1,6 +1,10 @@
 //! `Range: bytes=…` of one part. Pure; hostile until checked.
 
 use dfs_model::ByteRange;
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use hyper::{HeaderMap, StatusCode};
+
+use super::answer::put;
 
 /// What of a content is to be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,26 @@ impl Wanted {
                 Self::Part(ByteRange::new(length.saturating_sub(tail), length))
             }
             _ => Self::All,
+        }
+    }
+}
+
+impl Wanted {
+    /// Says in the head of all of it what is given: the status, and the bytes, where there are any.
+    pub fn told(self, head: &mut HeaderMap, length: u64) -> (StatusCode, Option<ByteRange>) {
+        match self {
+            Self::All => (StatusCode::OK, Some(ByteRange::new(0, length))),
+            Self::Part(part) => {
+                let range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+                put(head, CONTENT_RANGE, &range);
+                head.insert(CONTENT_LENGTH, part.len().into());
+                (StatusCode::PARTIAL_CONTENT, Some(part))
+            }
+            Self::Beyond => {
+                put(head, CONTENT_RANGE, &format!("bytes */{length}"));
+                head.remove(CONTENT_LENGTH);
+                (StatusCode::RANGE_NOT_SATISFIABLE, None)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use dfs_model::{CanonicalUrl, printable, shortened};
+use dfs_source::is_nobodys;
 use dfs_source::oci::Reference;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -68,16 +69,6 @@ impl FromStr for RegistryHost {
             return Err(wrong("no registry is at such an address"));
         }
         Ok(Self(named.registry().to_owned()))
-    }
-}
-
-/// Addresses that lead to no registry, and to what trusts whoever can reach it: the metadata of a cloud's machines.
-fn is_nobodys(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()
-        }
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
     }
 }
 

@@ -43,6 +43,11 @@ fn the_mirror() {
 }
 
 #[test]
+fn the_proxy() {
+    follow("proxy.md");
+}
+
+#[test]
 fn keeping_copies() {
     follow("sync.md");
 }
@@ -74,6 +79,7 @@ fn every_page_is_followed() {
         "images.md",
         "mirror.md",
         "mount.md",
+        "proxy.md",
         "settings.md",
         "sync.md",
         "trouble.md",

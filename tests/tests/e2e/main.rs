@@ -57,6 +57,7 @@ mod pins;
 mod power;
 mod preheat;
 mod promises;
+mod proxy;
 mod push;
 mod rafs;
 mod reaching;

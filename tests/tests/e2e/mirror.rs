@@ -13,6 +13,7 @@ use dfs_tests::{Cluster, Origin, Registry};
 use serde_json::Value;
 
 use crate::support::canned::Canned;
+use crate::support::curl::{self, Answer, answered};
 use crate::support::entries::{self, Holes};
 use crate::support::images::{Layout, Packing, here, sha256};
 use crate::support::trees::{noise, put};
@@ -32,27 +33,11 @@ const TAKES: [&str; 4] = [
     "Accept: application/vnd.oci.image.manifest.v1+json",
 ];
 
-/// What `curl` was answered.
-struct Answer {
-    /// What it ended with.
-    exit: i32,
-    status: u16,
-    /// Names in lower case.
-    head: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The word for the one error of a registry.
-    fn error(&self) -> (String, String) {
-        let json: Value = serde_json::from_slice(&self.body).unwrap();
-        let text = |key: &str| json["errors"][0][key].as_str().unwrap_or_default().to_owned();
-        (text("code"), text("message"))
-    }
+/// The word for the one error of a registry, and what it says of it.
+fn error(answer: &Answer) -> (String, String) {
+    let json: Value = serde_json::from_slice(&answer.body).unwrap();
+    let text = |key: &str| json["errors"][0][key].as_str().unwrap_or_default().to_owned();
+    (text("code"), text("message"))
 }
 
 /// An agent with a mirror.
@@ -71,39 +56,13 @@ impl Mirror<'_> {
     }
 
     fn command(&self, words: &[&str], path: &str, out: &Path) -> Command {
-        let mut command = Command::new("curl");
-        command.args([
-            "--silent",
-            "--show-error",
-            "--path-as-is",
-            "--globoff",
-            "--max-time",
-            "120",
-        ]);
-        command.arg("--dump-header").arg(out.with_extension("head")).arg("--output").arg(out);
-        command.args(words).arg(self.url(path));
-        command
+        curl::command(words, &self.url(path), out)
     }
 
     /// Asks it as `curl` does.
     fn curl(&self, words: &[&str], path: &str) -> Answer {
-        let out = self.place.path("answer");
-        for left in [out.clone(), out.with_extension("head")] {
-            let _ = fs::remove_file(left);
-        }
-        let said = Said::by(&mut self.command(words, path, &out)).unwrap();
-        answered(said.code, &out)
+        curl::curl(self.place, words, &self.url(path))
     }
-}
-
-fn answered(exit: i32, out: &Path) -> Answer {
-    let text = fs::read_to_string(out.with_extension("head")).unwrap_or_default();
-    let mut lines = text.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    let head = lines.filter_map(|line| line.split_once(':'));
-    let head = head.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
-    let (head, body) = (head.collect(), fs::read(out).unwrap_or_default());
-    Answer { exit, status: status.unwrap_or(0), head, body }
 }
 
 /// An image of one incompressible layer, pushed as `team/app:1`; and the layer as it is packed.
@@ -282,7 +241,7 @@ fn errors_are_the_registrys_own() {
         (format!("/v2/team/none/tags/list?ns={ns}"), "NAME_UNKNOWN"),
     ] {
         let answer = mirror.curl(&[], &path);
-        assert_eq!((answer.status, answer.error().0), (404, word.to_owned()), "{path}");
+        assert_eq!((answer.status, error(&answer).0), (404, word.to_owned()), "{path}");
         if !path.contains("/tags/") {
             assert_eq!(mirror.curl(&["--head"], &path).status, 404, "{path}");
         }
@@ -298,7 +257,7 @@ fn errors_are_the_registrys_own() {
     // What is not what it is named is nothing.
     origin.put(&format!("/v2/app/manifests/{gone}"), Body::bytes(*b"{\"other\":1}"));
     let other = mirror.curl(&[], &format!("/v2/app/manifests/{gone}?ns={ns}"));
-    assert_eq!((other.status, other.error().0), (502, "DIGEST_INVALID".to_owned()));
+    assert_eq!((other.status, error(&other).0), (502, "DIGEST_INVALID".to_owned()));
     origin.put(&format!("/v2/app/blobs/{gone}"), Body::noise(8, 300_000));
     let other = mirror.curl(&[], &format!("/v2/app/blobs/{gone}?ns={ns}"));
     assert!(other.exit != 0 && (other.body.len() as u64) < 300_000, "{}", other.exit);
@@ -308,7 +267,7 @@ fn errors_are_the_registrys_own() {
     let ns = gone.at().to_string().replace(':', "%3A");
     let answer = mirror.curl(&[], &format!("/v2/app/manifests/1?ns={ns}"));
     assert_eq!(answer.status, 502);
-    assert!(answer.error().1.contains("no answer from the origin"), "{:?}", answer.error());
+    assert!(error(&answer).1.contains("no answer from the origin"), "{:?}", error(&answer));
     let digest = layout.layer_digest(0);
     for (method, path) in [
         ("POST", format!("/v2/team/app/blobs/uploads/?ns={ns}")),
@@ -318,7 +277,7 @@ fn errors_are_the_registrys_own() {
     ] {
         let answer = mirror.curl(&["--request", method], &path);
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method}");
-        assert_eq!(answer.error().0, "UNSUPPORTED");
+        assert_eq!(error(&answer).0, "UNSUPPORTED");
     }
 }
 
@@ -336,7 +295,7 @@ fn a_private_image_is_for_whom_the_registry_lets_in_each_time() {
 
     for path in [&path, &manifest, &format!("/v2/?ns={ns}")] {
         let refused = mirror.curl(&[], path);
-        assert_eq!((refused.status, refused.error().0), (401, "UNAUTHORIZED".to_owned()), "{path}");
+        assert_eq!((refused.status, error(&refused).0), (401, "UNAUTHORIZED".to_owned()), "{path}");
         assert_eq!(refused.header("www-authenticate"), Some("Basic realm=\"test\""));
     }
     let given = mirror.curl(&["--user", &login], &path);
@@ -429,7 +388,7 @@ fn a_blob_that_many_ask_two_nodes_for_leaves_the_registry_once() {
         }
     }
     for (client, out) in asking {
-        let answer = answered(client.wait().code, &out);
+        let answer = answered(client.wait(), &out);
         assert_eq!((answer.exit, answer.status), (0, 200));
         assert!(answer.body == layer, "{}", out.display());
     }
@@ -495,7 +454,7 @@ fn an_answer_whose_agent_is_killed_is_broken_and_not_short() {
     let client = Running::start(command);
     until("some of it has come", || fs::metadata(&out).is_ok_and(|file| file.len() > 4 * MIB));
     agent.kill();
-    let answer = answered(client.wait().code, &out);
+    let answer = answered(client.wait(), &out);
     assert_eq!(answer.exit, 18, "curl calls it a partial file");
     assert!((answer.body.len() as u64) < 24 * MIB);
     slow.lift();
@@ -618,8 +577,8 @@ fn others_are_let_in_only_where_it_is_said_who_and_what_for() {
     let mirror = Mirror { agent: &agent, place: &place };
     let refused =
         mirror.curl(&[], &format!("/v2/team/app/tags/list?ns={}", address.replace(':', "%3A")));
-    assert_eq!((refused.status, refused.error().0), (403, "DENIED".to_owned()));
-    assert!(refused.error().1.contains(&address), "{:?}", refused.error());
+    assert_eq!((refused.status, error(&refused).0), (403, "DENIED".to_owned()));
+    assert!(error(&refused).1.contains(&address), "{:?}", error(&refused));
     drop(agent);
     let agent =
         Agent::solo_with(&place, "named", &[MIRROR, &["--mirror-default", &address]].concat());

@@ -1,8 +1,10 @@
 //! What the tests share beside the fixtures: agents that fail their test, commands under way, small disks.
 
+pub mod authority;
 pub mod canned;
 pub mod containerd;
 pub mod crowd;
+pub mod curl;
 pub mod disk;
 pub mod entries;
 pub mod gatekeeper;

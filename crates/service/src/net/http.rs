@@ -1,7 +1,7 @@
-//! HTTP/1.1 for programs that are no part of the cluster: container runtimes and the like.
+//! HTTP/1.1 for programs that are no part of the cluster: container runtimes, and whatever goes by a proxy.
 //!
 //! A connection has a place as any other ([`places`](super::places)), says what it wants within a time, and is refused a head
-//! that is too long. What is asked is judged by who answers; nothing of HTTP is decided here.
+//! that is too long; whoever stops taking what it asked for loses it ([`patient`](super::patient)). What is asked is judged by who answers; nothing of HTTP is decided here.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,14 +12,16 @@ use std::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::incoming::accept;
+use super::patient::Patient;
 use super::places::{Places, Serves};
 use super::seated::{Seated, Speaks};
 
@@ -54,7 +56,7 @@ pub async fn is_mirror(address: SocketAddr) -> io::Result<bool> {
 /// Answers what comes to `listener` until `stop` is cancelled; what is being answered then is answered to its end. A body
 /// that fails breaks its connection: who reads it is not told that it has all.
 pub async fn serve_http<A, F, B>(
-    listener: TcpListener,
+    (listener, serves): (TcpListener, Serves),
     answer: A,
     stop: CancellationToken,
 ) -> io::Result<()>
@@ -65,7 +67,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let places = Places::new(Serves::Mirror);
+    let places = Places::new(serves);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -75,8 +77,15 @@ where
         };
         match accepted {
             Ok((stream, from, place)) => {
-                let stream = Seated::new(stream, place, Speaks::Bytes(None));
-                connections.spawn(serve_one(stream, from, answer.clone(), stop.clone()));
+                let stream = Patient::new(Seated::new(stream, place, Speaks::Bytes(None)));
+                let (answer, stop) = (answer.clone(), stop.clone());
+                connections.spawn(async move {
+                    serve_http_over(stream, move |request| answer(from, request), stop)
+                        .await
+                        .unwrap_or_else(|error| {
+                            tracing::debug!(%from, %error, "a connection of a client broke");
+                        });
+                });
             }
             Err(error) => tracing::debug!(%error, "accepting a connection failed"),
         }
@@ -85,24 +94,28 @@ where
     Ok(())
 }
 
-async fn serve_one<A, F, B>(
-    stream: Seated<TcpStream>,
-    from: SocketAddr,
+/// Answers what comes over one connection until `stop` is cancelled, or an answer makes something else of it
+/// ([`upgraded`]).
+pub async fn serve_http_over<S, A, F, B>(
+    stream: S,
     answer: A,
     stop: CancellationToken,
-) where
-    A: Fn(SocketAddr, Request<Incoming>) -> F + Sync,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>>,
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let service = service_fn(|request| {
-        let answering = answer(from, request);
+        let answering = answer(request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD);
-    let mut connection = std::pin::pin!(protocol.serve_connection(TokioIo::new(stream), service));
+    let connection = protocol.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
@@ -110,7 +123,12 @@ async fn serve_one<A, F, B>(
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%from, %error, "a connection of a client broke");
-    }
+    ended.map_err(io::Error::other)
+}
+
+/// The connection that a request came over, once its answer has made something else of it.
+pub async fn upgraded(
+    upgrade: OnUpgrade,
+) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send> {
+    upgrade.await.map(TokioIo::new).map_err(io::Error::other)
 }

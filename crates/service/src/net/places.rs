@@ -62,11 +62,14 @@ pub enum Serves {
     Pages,
     /// Images, to container runtimes.
     Mirror,
+    /// Whatever there is, to whoever goes by a proxy.
+    Proxy,
 }
 
 impl Serves {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Grpc, Self::Pieces, Self::Local, Self::Pages, Self::Mirror];
+    pub const ALL: [Self; 6] =
+        [Self::Grpc, Self::Pieces, Self::Local, Self::Pages, Self::Mirror, Self::Proxy];
 
     /// The word for it.
     pub fn name(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Serves {
             Self::Local => "local",
             Self::Pages => "metrics",
             Self::Mirror => "mirror",
+            Self::Proxy => "proxy",
         }
     }
 }

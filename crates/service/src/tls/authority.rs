@@ -184,7 +184,7 @@ impl Saved {
     }
 }
 
-fn named(common_name: &str, validity: Validity) -> CertificateParams {
+pub(super) fn named(common_name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
@@ -203,10 +203,7 @@ fn of_an_authority(common_name: &str, validity: Validity) -> CertificateParams {
 
 fn of_a_host(names: &Names, validity: Validity) -> Result<CertificateParams, rcgen::Error> {
     let mut params = named("dfs host", validity);
-    // Sixteen random bytes, of which the first makes it positive and not zero.
-    let mut serial = rand::random::<[u8; 16]>();
-    serial[0] = serial[0] & 0x7f | 0x40;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.serial_number = Some(serial());
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
@@ -218,12 +215,19 @@ fn of_a_host(names: &Names, validity: Validity) -> Result<CertificateParams, rcg
     Ok(params)
 }
 
+/// Sixteen random bytes, of which the first makes it positive and not zero.
+pub(super) fn serial() -> SerialNumber {
+    let mut serial = rand::random::<[u8; 16]>();
+    serial[0] = serial[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&serial)
+}
+
 fn date(ms: u64) -> OffsetDateTime {
     let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

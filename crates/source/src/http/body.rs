@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http_body::Frame;
 use reqwest::Response;
 
 use super::Web;
@@ -36,6 +37,29 @@ impl Web {
             }
             Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => {
+                let cause = Some(Arc::new(error.without_url()) as crate::Cause);
+                Err(SourceError::Truncated { attempt: attempt(), received, cause })
+            }
+            Err(_) => Err(SourceError::Stalled { attempt: attempt(), limit }),
+        }
+    }
+
+    /// The next frame of content of an answer that is passed on; `None` at the end.
+    pub(super) async fn framed(
+        &self,
+        next: impl Future<Output = Option<Result<Frame<Bytes>, reqwest::Error>>>,
+        received: u64,
+        attempt: &Attempt,
+    ) -> Result<Option<Frame<Bytes>>, SourceError> {
+        let limit = self.options.stall_timeout;
+        let attempt = || attempt.clone();
+        match tokio::time::timeout(limit, next).await {
+            Ok(Some(Ok(frame))) => {
+                self.counters.received(frame.data_ref().map_or(0, Bytes::len));
+                Ok(Some(frame))
+            }
+            Ok(None) => Ok(None),
+            Ok(Some(Err(error))) => {
                 let cause = Some(Arc::new(error.without_url()) as crate::Cause);
                 Err(SourceError::Truncated { attempt: attempt(), received, cause })
             }

@@ -9,6 +9,7 @@ use reqwest::{Certificate, Client, ClientBuilder};
 
 use super::HttpOptions;
 use super::proxy::Proxies;
+use super::reach::Resolver;
 use crate::{Attempt, Cause, SourceError};
 
 /// What one HTTP/2 answer, and one connection, may have in flight: enough for 1 Gbit/s at 60 ms,
@@ -40,11 +41,15 @@ pub(super) fn build(options: &HttpOptions) -> Result<Client, SourceError> {
 }
 
 fn builder(options: &HttpOptions) -> ClientBuilder {
-    Client::builder()
+    let builder = match options.user_agent.as_str() {
+        "" => Client::builder(),
+        name => Client::builder().user_agent(name),
+    };
+    builder
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never())
-        .user_agent(&options.user_agent)
+        .dns_resolver(Resolver(options.reach))
         .connect_timeout(options.connect_timeout)
         .pool_idle_timeout(options.idle_timeout)
         .pool_max_idle_per_host(options.idle_connections)

@@ -7,6 +7,8 @@
 use dfs_model::CanonicalUrl;
 use url::Url;
 
+use super::reach;
+
 /// The way of one request through its redirects.
 pub(super) struct Route {
     /// Asked next.
@@ -51,6 +53,12 @@ impl Route {
         next.set_fragment(None);
 
         let same = next.origin() == self.url.origin();
+        // Who trusts whoever can reach it would trust us.
+        if !same && reach::check(&next, reach::any_origin).is_err() {
+            return Err(NotFollowed(
+                "the origin redirects to an address that no origin has".into(),
+            ));
+        }
         self.trusted &= same;
         self.permanent &= same && matches!(status, 301 | 308);
         if self.permanent {
@@ -96,6 +104,9 @@ mod tests {
         let mut route = route(&[]);
         for bad in ["file:///etc/passwd", "ftp://h/x", "https://", "http://[", "data:,x"] {
             assert!(route.follow(302, Some(bad.as_bytes())).is_err(), "{bad}");
+        }
+        for metadata in ["http://169.254.169.254/x", "//2852039166/", "http://[fe80::1]/"] {
+            assert!(route.follow(302, Some(metadata.as_bytes())).is_err(), "{metadata}");
         }
         assert!(route.follow(302, None).is_err());
         route.follow(302, Some(b"https://eve:pw@h/x")).unwrap();

@@ -6,15 +6,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use reqwest::header::{HeaderMap, HeaderValue, VIA, WWW_AUTHENTICATE};
 
 use super::{ContentDigest, OciSource, Reference, challenge};
-use crate::http::Web;
-use crate::http::body::Counted;
-use crate::http::exchange::{Answer, Ask};
-use crate::http::headers::{self, ContentRange};
+use crate::http::PassedAnswer;
+use crate::http::exchange::Ask;
 use crate::{Action, Attempt, Credentials, SourceError, Target};
 
 /// How requests that are passed on are known.
@@ -85,65 +82,22 @@ impl Passed {
     }
 }
 
-/// A registry's answer, whatever it is.
-pub struct PassedAnswer {
-    answer: Answer,
-    web: Arc<Web>,
-    attempt: Attempt,
-    received: u64,
-}
-
-impl PassedAnswer {
-    /// Its status.
-    pub fn status(&self) -> u16 {
-        self.answer.status()
-    }
-
-    /// Its head.
-    pub fn headers(&self) -> &HeaderMap {
-        self.answer.headers()
-    }
-
-    /// The length that its head tells.
-    pub fn length(&self) -> Option<u64> {
-        headers::content_length(self.headers())
-    }
-
-    /// First byte and whole length, of an answer that is a part.
-    pub fn part(&self) -> Option<(u64, Option<u64>)> {
-        let ContentRange { first, total, .. } = headers::content_range(self.headers())?;
-        Some((first, total))
-    }
-
-    /// What comes next of its body; `None` at the end, which is told from its being cut off where the head tells a length.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let Self { answer, web, attempt, received } = self;
-        let response = &mut answer.response;
-        let chunk = web.chunk(response, Counted::Content, *received, attempt).await?;
-        *received += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        Ok(chunk)
-    }
-
-    /// All of its body, at most `limit` bytes of it.
-    pub async fn gather(mut self, limit: usize) -> Result<Bytes, SourceError> {
-        self.web.gather(&mut self.answer.response, limit, &self.attempt).await
-    }
-}
-
 impl OciSource {
+    /// How a registry at this address is asked: `http` or `https`.
+    pub fn scheme(&self, address: &str) -> &'static str {
+        if self.0.plain.has(address) { "http" } else { "https" }
+    }
+
     /// Asks what a client asks.
     pub async fn pass(&self, passed: &Passed) -> Result<PassedAnswer, SourceError> {
         let access = &self.0;
         let reference = &passed.reference;
         let attempt = Attempt::new(Action::Read(None), &reference.url());
         let address = reference.address();
-        let scheme = if access.plain.has(address) { "http" } else { "https" };
+        let scheme = self.scheme(address);
         let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", passed.path()))?;
         let ask = passed.ask();
-        let given = |answer| {
-            let (web, attempt) = (Arc::clone(&access.web), attempt.clone());
-            PassedAnswer { answer, web, attempt, received: 0 }
-        };
+        let given = |answer| PassedAnswer::new(answer, Arc::clone(&access.web), attempt.clone());
         let is_nobody = passed.login.is_none();
         let known = access.known(reference, &passed.login).filter(|_| is_nobody);
         let shown = known.as_ref().map_or(&passed.login, |granted| &granted.credentials);

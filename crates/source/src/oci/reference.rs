@@ -149,7 +149,7 @@ impl Reference {
     }
 
     /// Where requests go: host and port.
-    pub(super) fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         if self.registry == DOCKER[0] { DOCKER[2] } else { &self.registry }
     }
 
