@@ -144,6 +144,7 @@ pub fn install(metrics: &mut Metrics, agent: &Agent, counted: Counted) {
     metrics.before_scrape(move || {
         sample(&own, &agent, &mut seen.lock());
         sample_mirror(&own, &counted.mirror, &mut seen.lock());
+        sample_proxy(&own, &counted.proxy, &mut seen.lock());
         own.leads.set(gauge(counted.led.tasks() as u64));
         own.led.set(gauge(counted.led.hosts() as u64));
     });
