@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use crate::SourceError;
+use crate::{Cause, SourceError};
 
 /// Addresses that lead to no origin, and to what trusts whoever can reach it: the metadata of a cloud's machines.
 pub fn is_nobodys(ip: IpAddr) -> bool {
@@ -57,7 +57,10 @@ impl Unreached {
     pub fn is_why(error: &SourceError) -> bool {
         let mut next: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = next {
-            if error.is::<Self>() {
+            // What is shared stands in the chain as itself, and not as what it is.
+            let shared =
+                error.downcast_ref::<Cause>().map(|cause| &**cause as &(dyn Error + 'static));
+            if shared.unwrap_or(error).is::<Self>() {
                 return true;
             }
             next = error.source();
@@ -135,6 +138,16 @@ mod tests {
         {
             assert!(check(&Url::parse(somebodys).unwrap(), any_origin).is_ok(), "{somebodys}");
         }
+    }
+
+    #[test]
+    fn what_was_not_asked_for_its_address_is_told_from_what_did_not_answer() {
+        let url = dfs_model::CanonicalUrl::parse("http://h.test/").unwrap();
+        let attempt = crate::Attempt::new(crate::Action::Stat, &url);
+        let failed = |cause: Cause| SourceError::Unreachable { attempt: attempt.clone(), cause };
+        assert!(Unreached::is_why(&failed(std::sync::Arc::new(Unreached("h.test".to_owned())))));
+        let other = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert!(!Unreached::is_why(&failed(std::sync::Arc::new(other))));
     }
 
     #[tokio::test]

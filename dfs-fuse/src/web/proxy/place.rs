@@ -56,7 +56,10 @@ fn spelled(host: &str) -> Option<String> {
         return None;
     }
     let url = Url::parse(&format!("http://{host}/")).ok()?;
-    (url.port().is_none() && !host.ends_with(':')).then(|| url.host_str().map(str::to_owned))?
+    let found = url.host_str()?;
+    let has_gaps = found.strip_suffix('.').unwrap_or(found).split('.').any(str::is_empty);
+    let is_host = url.port().is_none() && !host.ends_with(':') && !has_gaps;
+    is_host.then(|| found.to_owned())
 }
 
 /// Some hosts: `HOST`, `*.HOST` (all below it) or `*`, each perhaps with a port. Without one the usual ports are meant.

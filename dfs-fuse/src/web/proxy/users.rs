@@ -163,9 +163,9 @@ fn cost_of(hash: &str) -> Result<u32, String> {
     }
 }
 
-/// A hash of this cost that no password has.
+/// A hash of this cost that nobody knows a password of.
 fn nobodys_hash(cost: u32) -> String {
-    let (salt, hash) = ("abcdefghijklmnopqrstuu", "abcdefghijklmnopqrstuvwxyz01234");
+    let (salt, hash) = ("abcdefghijklmnopqrstuu", "abcdefghijklmnopqrstuvwxyz0123u");
     format!("$2b${cost:02}${salt}{hash}")
 }
 
