@@ -336,7 +336,8 @@ fn sources(told: &Told) -> SourcesBuilder {
 
 /// How the web is asked.
 fn http_options(options: &Options) -> HttpOptions {
-    HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() }
+    let reach = options.proxy().map(|proxy| proxy.reach_of_engine()).unwrap_or_default();
+    HttpOptions { ca_files: options.ca_file.clone(), reach, ..HttpOptions::of_process() }
 }
 
 /// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.

@@ -27,7 +27,7 @@ use futures::stream::BoxStream;
 
 pub use passed::{PassedAnswer, is_same_version};
 pub use proxy::ProxyOptions;
-pub use reach::{Reach, Unreached, any_origin, is_nobodys, look_up};
+pub use reach::{IsAsked, Reach, Unreached, any_origin, is_nobodys, look_up};
 pub use relay::Relay;
 
 use crate::level::Levels;
@@ -62,7 +62,7 @@ pub struct HttpOptions {
     pub listing: ListLimits,
     /// Proxies on the way.
     pub proxy: ProxyOptions,
-    /// Which addresses names may lead to.
+    /// Which addresses may be asked.
     pub reach: Reach,
     /// What dfs calls itself; nothing where it is empty.
     pub user_agent: String,
@@ -82,7 +82,7 @@ impl Default for HttpOptions {
             retry: RetryPolicy::default(),
             listing: ListLimits::default(),
             proxy: ProxyOptions::default(),
-            reach: any_origin,
+            reach: Reach::default(),
             user_agent: concat!("dfs/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

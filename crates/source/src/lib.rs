@@ -47,8 +47,8 @@ pub use environment::Environment;
 pub use error::{Action, Attempt, Cause, SourceError};
 pub use file::{FileOptions, FileSource};
 pub use http::{
-    HttpOptions, HttpSource, PassedAnswer, ProxyOptions, Reach, Relay, Unreached, any_origin,
-    is_nobodys, is_same_version, look_up,
+    HttpOptions, HttpSource, IsAsked, PassedAnswer, ProxyOptions, Reach, Relay, Unreached,
+    any_origin, is_nobodys, is_same_version, look_up,
 };
 pub use index_json::{NoJsonListing, parse_json_listing};
 pub use index_page::{IndexPageError, Link, parse_index_page};

@@ -10,23 +10,23 @@
 //! the process dies here, answers break off in the middle; clients ask again.
 
 mod asked;
+mod client;
 mod content;
 mod direct;
 mod head;
+mod options;
 mod place;
 mod rules;
 mod tunnel;
 mod users;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_service::net::{self, Serves};
-use dfs_service::tls::{StandIn, StandInError};
-use dfs_source::{HttpOptions, Reach, Relay, SourceError, any_origin, look_up};
+use dfs_service::tls::StandIn;
+use dfs_source::{HttpOptions, Reach, Relay, any_origin, look_up};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
@@ -37,14 +37,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::asked::{Asked, Refusal};
+use self::client::{Client, beyond_this_machine, is_of_this_machine};
+pub use self::options::{Prepared, ProxyError, ProxyOptions};
 use self::place::Authority;
 pub use self::place::Place;
-use self::rules::{Action, Rules, RulesError};
-use self::users::{Users, UsersError};
+use self::rules::{Action, Rules};
+use self::users::Users;
 use super::answer::{self, Body, bytes};
 use super::asked::Question;
 use super::blob::Counts;
-use super::clients::{self, Network};
+use super::clients;
 use super::{Mirror, MirrorError, RegistryHost};
 use crate::agent::Agent;
 
@@ -54,134 +56,6 @@ const PROXY: HeaderName = HeaderName::from_static("dfs-proxy");
 /// Stable codes of what the proxy says by itself.
 const REFUSED: &str = "DFS-4161";
 const NO_ORIGIN: &str = "DFS-4162";
-
-/// For whom there is a proxy, and what it does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProxyOptions {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// File of rules.
-    pub rules: Option<PathBuf>,
-    /// Files of the authority that signs in the place of hosts that rules name.
-    pub ca_cert: Option<PathBuf>,
-    /// Its key.
-    pub ca_key: Option<PathBuf>,
-    /// Networks of other machines that may ask.
-    pub clients: Vec<Network>,
-    /// File of names and passwords.
-    pub users: Option<PathBuf>,
-    /// Where clients may go; anywhere where nothing is named.
-    pub allow: Vec<Place>,
-}
-
-/// Why there is no proxy.
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyError {
-    /// Others could reach it, and nothing says who may, and what.
-    #[error(
-        "refusing to be a proxy on {listen}: others can reach it; name the networks that may ask \
-         (--proxy-client 10.0.0.0/8), and who has a password (--proxy-users FILE) or where they may go \
-         (--proxy-allow HOST), or listen on loopback (127.0.0.1 or ::1)"
-    )]
-    Open {
-        /// Where it was to listen.
-        listen: SocketAddr,
-    },
-    /// A certificate without a key, or a key without one.
-    #[error(
-        "the authority of the proxy is a certificate and its key: name both (--proxy-ca-cert FILE --proxy-ca-key FILE)"
-    )]
-    HalfAnAuthority,
-    /// Nothing to look into connections with.
-    #[error(
-        "{} has connections to {hosts} looked into, and no authority that clients trust for that: name one \
-         (--proxy-ca-cert FILE --proxy-ca-key FILE), or take `intercept` out of it",
-        rules.display()
-    )]
-    NoAuthority {
-        /// The file of rules.
-        rules: PathBuf,
-        /// Hosts that are to be looked into.
-        hosts: String,
-    },
-    /// The rules.
-    #[error(transparent)]
-    Rules(#[from] RulesError),
-    /// Who may ask.
-    #[error(transparent)]
-    Users(#[from] UsersError),
-    /// The authority.
-    #[error("the authority of the proxy cannot be used")]
-    Authority(#[from] StandInError),
-    /// There is no mirror to answer by.
-    #[error("a rule of the proxy is for registries")]
-    Mirror(#[from] MirrorError),
-    /// How origins are asked.
-    #[error(transparent)]
-    Origins(#[from] SourceError),
-}
-
-impl ProxyError {
-    /// Whether it is for who started the process to mend.
-    pub fn is_of_usage(&self) -> bool {
-        !matches!(self, Self::Origins(_) | Self::Mirror(_))
-    }
-}
-
-impl ProxyOptions {
-    /// All that they name, read and understood.
-    pub fn prepared(self) -> Result<Prepared, ProxyError> {
-        self.check()?;
-        let (rules, stand_in) = (self.rules()?, self.stand_in()?);
-        let users = self.users.as_deref().map(Users::load).transpose()?;
-        Ok(Prepared { options: self, rules, stand_in, users })
-    }
-
-    /// Whether it is nobody's open proxy.
-    fn check(&self) -> Result<(), ProxyError> {
-        if self.ca_cert.is_some() != self.ca_key.is_some() {
-            return Err(ProxyError::HalfAnAuthority);
-        }
-        let is_ours = self.listen.ip().to_canonical().is_loopback();
-        let goes_anywhere = self.allow.is_empty() || self.allow.iter().any(Place::is_everywhere);
-        let is_bounded = !self.clients.is_empty() && (self.users.is_some() || !goes_anywhere);
-        match is_ours || is_bounded {
-            true => Ok(()),
-            false => Err(ProxyError::Open { listen: self.listen }),
-        }
-    }
-
-    fn rules(&self) -> Result<Rules, ProxyError> {
-        let Some(file) = &self.rules else { return Ok(Rules::default()) };
-        let rules = Rules::load(file)?;
-        match rules.intercepted() {
-            Some(hosts) if self.ca_cert.is_none() => {
-                Err(ProxyError::NoAuthority { rules: file.clone(), hosts })
-            }
-            _ => Ok(rules),
-        }
-    }
-
-    fn stand_in(&self) -> Result<Option<StandIn>, ProxyError> {
-        let files = self.ca_cert.as_ref().zip(self.ca_key.as_ref());
-        Ok(files.map(|(certificate, key)| StandIn::load(certificate, key)).transpose()?)
-    }
-}
-
-/// A proxy that can be started.
-pub struct Prepared {
-    options: ProxyOptions,
-    rules: Rules,
-    stand_in: Option<StandIn>,
-    users: Option<Users>,
-}
-
-impl Prepared {
-    /// Where it is to listen.
-    pub fn listen(&self) -> SocketAddr {
-        self.options.listen
-    }
-}
 
 /// What a proxy stands on.
 pub struct Ground {
@@ -218,34 +92,6 @@ pub struct ProxyCounts {
     pub tunnelled: AtomicU64,
 }
 
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
-struct Client {
-    from: SocketAddr,
-}
-
-impl Client {
-    /// Whether it is of this machine, and can reach by itself what only this machine can.
-    fn is_ours(self) -> bool {
-        self.from.ip().to_canonical().is_loopback()
-    }
-
-    fn reach(self) -> Reach {
-        if self.is_ours() { any_origin } else { beyond_this_machine }
-    }
-}
-
-/// What others may be led to.
-fn beyond_this_machine(ip: IpAddr) -> bool {
-    any_origin(ip) && !is_of_this_machine(ip)
-}
-
-/// Whether an address is one of this machine's: nobody else can listen there.
-fn is_of_this_machine(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
-}
-
 /// A proxy; cheap to clone.
 #[derive(Clone)]
 pub struct Proxy(Arc<Inner>);
@@ -276,7 +122,8 @@ impl Proxy {
         if rules.want_registries() && mirror.is_none() {
             return Err(MirrorError::OtherSource.into());
         }
-        let relay = |reach| Relay::new(HttpOptions { reach, ..http.clone() });
+        let relay =
+            |is_asked| Relay::new(HttpOptions { reach: Reach::only(is_asked), ..http.clone() });
         let relays = [relay(any_origin)?, relay(beyond_this_machine)?];
         let name = format!("dfs-{:x}", agent.instance());
         let via = HeaderValue::from_str(&format!("1.1 {name}"));
@@ -445,8 +292,9 @@ impl Proxy {
 
     /// Whether a place may be asked for by the engine, which does not know on whose behalf.
     async fn check_reach(&self, client: Client, to: &Authority) -> Result<(), Refusal> {
-        let found = look_up(to.bare(), to.port, any_origin).await.unwrap_or_default();
-        match found.iter().all(|at| client.reach()(at.ip())) {
+        let found = look_up(to.bare(), to.port, Reach::default()).await.unwrap_or_default();
+        let is_asked = client.reach().named;
+        match found.iter().all(|at| is_asked(at.ip())) {
             true => Ok(()),
             false => Err(Refusal::Address(to.clone())),
         }
@@ -481,73 +329,4 @@ fn refused(refusal: &Refusal) -> Response<Body> {
         answer::put(&mut head, PROXY_AUTHENTICATE, wanted);
     }
     answered(refusal.status(), head, bytes(format!("{refusal}  {code}\n").into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(listen: &str, clients: &[&str], users: bool, allow: &[&str]) -> ProxyOptions {
-        ProxyOptions {
-            listen: listen.parse().unwrap(),
-            rules: None,
-            ca_cert: None,
-            ca_key: None,
-            clients: clients.iter().map(|network| network.parse().unwrap()).collect(),
-            users: users.then(|| "users".into()),
-            allow: allow.iter().map(|place| place.parse().unwrap()).collect(),
-        }
-    }
-
-    #[test]
-    fn others_are_let_in_only_where_it_is_said_who_and_by_what_or_where_to() {
-        let who = &["10.0.0.0/8"][..];
-        assert!(options("127.0.0.1:4051", &[], false, &[]).check().is_ok());
-        assert!(options("[::1]:4051", &[], false, &["*"]).check().is_ok());
-        assert!(options("0.0.0.0:4051", who, true, &[]).check().is_ok());
-        assert!(options("0.0.0.0:4051", who, false, &["*.test"]).check().is_ok());
-        for open in [
-            options("0.0.0.0:4051", &[], true, &["a.test"]),
-            options("[::]:4051", who, false, &[]),
-            options("10.0.0.1:4051", who, false, &["a.test", "*"]),
-            options("[::ffff:10.0.0.1]:1", who, false, &["*:443"]),
-        ] {
-            let error = open.check().unwrap_err().to_string();
-            assert!(error.contains("--proxy-client"), "{error}");
-        }
-        let mut half = options("127.0.0.1:4051", &[], false, &[]);
-        half.ca_key = Some("key".into());
-        assert!(half.check().unwrap_err().to_string().contains("--proxy-ca-cert"));
-    }
-
-    #[test]
-    fn what_is_looked_into_needs_an_authority() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("rules.toml");
-        std::fs::write(&file, "intercept = ['a.test', '*.b.test']\n").unwrap();
-        let mut options = options("127.0.0.1:4051", &[], false, &[]);
-        options.rules = Some(file);
-        let error = options.rules().err().unwrap().to_string();
-        for says in ["a.test, *.b.test", "--proxy-ca-cert", "rules.toml"] {
-            assert!(error.contains(says), "{error}");
-        }
-        options.ca_cert = Some("ca.pem".into());
-        assert!(options.rules().is_ok());
-    }
-
-    #[test]
-    fn others_are_not_led_to_this_machine() {
-        let client = |from: &str| Client { from: from.parse().unwrap() };
-        let (ours, theirs) = (client("[::ffff:127.0.0.1]:1"), client("10.0.0.1:1"));
-        for ip in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
-            let ip = ip.parse().unwrap();
-            assert!(ours.reach()(ip) && !theirs.reach()(ip), "{ip}");
-        }
-        for ip in ["169.254.169.254", "0.0.0.0", "fe80::1"] {
-            let ip = ip.parse().unwrap();
-            assert!(!ours.reach()(ip) && !theirs.reach()(ip), "{ip}");
-        }
-        // Of no machine: for documents.
-        assert!(theirs.reach()("198.51.100.7".parse().unwrap()));
-    }
 }

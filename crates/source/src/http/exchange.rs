@@ -139,7 +139,7 @@ impl Web {
         ask: &Ask,
         attempt: &Attempt,
     ) -> Result<Answer, SourceError> {
-        let mut route = Route::new(&target.url);
+        let mut route = Route::new(&target.url, self.options.reach.led_to);
         for _ in 0..=self.options.redirects {
             let response = self.send(&route, target, ask, attempt).await?;
             let status = response.status().as_u16();

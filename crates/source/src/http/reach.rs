@@ -2,7 +2,7 @@
 //! not be asked is left out then: nobody can show one address to who looks and another to who asks.
 
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
@@ -39,12 +39,45 @@ fn embedded(segments: [u16; 8]) -> Option<IpAddr> {
     Some(IpAddr::V4(bits.into()))
 }
 
-/// Which addresses may be asked.
-pub type Reach = fn(IpAddr) -> bool;
+/// Whether an address may be asked.
+pub type IsAsked = fn(IpAddr) -> bool;
 
 /// All that an origin can have.
 pub fn any_origin(ip: IpAddr) -> bool {
     !is_nobodys(ip)
+}
+
+/// Which addresses may be asked. One that somebody names can be another's choice than one that they are led to: by a name that
+/// they do not own, or by a redirect.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// Those that stand in a URL.
+    pub named: IsAsked,
+    /// Those that names and redirects of origins lead to.
+    pub led_to: IsAsked,
+}
+
+impl Reach {
+    /// The same of both.
+    pub fn only(is_asked: IsAsked) -> Self {
+        Self { named: is_asked, led_to: is_asked }
+    }
+
+    /// What a name may lead to. `localhost` is as much an address as 127.0.0.1 is.
+    fn of_name(&self, name: &str) -> IsAsked {
+        if is_localhost(name) { self.named } else { self.led_to }
+    }
+}
+
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self::only(any_origin)
+    }
 }
 
 /// A name that leads nowhere that may be asked.
@@ -72,7 +105,8 @@ impl Unreached {
 /// Where a name leads, of that what may be asked.
 pub async fn look_up(name: &str, port: u16, reach: Reach) -> std::io::Result<Vec<SocketAddr>> {
     let found: Vec<_> = tokio::net::lookup_host((name, port)).await?.collect();
-    let allowed: Vec<_> = found.iter().copied().filter(|at| reach(at.ip())).collect();
+    let is_asked = reach.of_name(name);
+    let allowed: Vec<_> = found.iter().copied().filter(|at| is_asked(at.ip())).collect();
     match allowed.is_empty() && !found.is_empty() {
         true => Err(std::io::Error::other(Unreached(name.to_owned()))),
         false => Ok(allowed),
@@ -80,13 +114,14 @@ pub async fn look_up(name: &str, port: u16, reach: Reach) -> std::io::Result<Vec
 }
 
 /// Whether a URL may be asked, as far as its address stands in it.
-pub(super) fn check(url: &Url, reach: Reach) -> Result<(), Unreached> {
+pub(super) fn check(url: &Url, is_asked: IsAsked) -> Result<(), Unreached> {
     let ip = match url.host() {
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
         Some(Host::Ipv6(ip)) => IpAddr::V6(ip),
+        Some(Host::Domain(name)) if is_localhost(name) => Ipv4Addr::LOCALHOST.into(),
         Some(Host::Domain(_)) | None => return Ok(()),
     };
-    match reach(ip) {
+    match is_asked(ip) {
         true => Ok(()),
         false => Err(Unreached(ip.to_string())),
     }
@@ -152,8 +187,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_leads_only_where_it_may() {
-        assert!(!look_up("localhost", 80, any_origin).await.unwrap().is_empty());
-        let nowhere = look_up("localhost", 80, |_| false).await.unwrap_err();
+        assert!(!look_up("localhost", 80, Reach::default()).await.unwrap().is_empty());
+        let nowhere = look_up("localhost", 80, Reach::only(|_| false)).await.unwrap_err();
         assert!(nowhere.downcast::<Unreached>().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_names_an_address_may_ask_where_a_name_may_not_lead() {
+        let reach = Reach { named: any_origin, led_to: |ip| !ip.is_loopback() };
+        for named in ["localhost", "LocalHost.", "x.localhost"] {
+            assert!((reach.of_name(named))([127, 0, 0, 1].into()), "{named}");
+        }
+        for led in ["h.test", "localhost.test", "xlocalhost"] {
+            assert!(!(reach.of_name(led))([127, 0, 0, 1].into()), "{led}");
+            assert!((reach.of_name(led))([192, 0, 2, 1].into()), "{led}");
+        }
+        assert!(!look_up("localhost", 80, reach).await.unwrap().is_empty());
     }
 }

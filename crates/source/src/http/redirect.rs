@@ -7,7 +7,7 @@
 use dfs_model::CanonicalUrl;
 use url::Url;
 
-use super::reach;
+use super::reach::{self, IsAsked};
 
 /// The way of one request through its redirects.
 pub(super) struct Route {
@@ -19,6 +19,8 @@ pub(super) struct Route {
     /// origin.
     pub stays: CanonicalUrl,
     permanent: bool,
+    /// Which addresses it may lead to.
+    led_to: IsAsked,
 }
 
 /// How a redirect may not be followed.
@@ -26,8 +28,9 @@ pub(super) struct Route {
 pub(super) struct NotFollowed(pub String);
 
 impl Route {
-    pub fn new(url: &CanonicalUrl) -> Self {
-        Self { url: url.url().clone(), trusted: true, stays: url.clone(), permanent: true }
+    pub fn new(url: &CanonicalUrl, led_to: IsAsked) -> Self {
+        let (stays, url) = (url.clone(), url.url().clone());
+        Self { url, trusted: true, stays, permanent: true, led_to }
     }
 
     /// Whether a status sends elsewhere.
@@ -54,7 +57,7 @@ impl Route {
 
         let same = next.origin() == self.url.origin();
         // Who trusts whoever can reach it would trust us.
-        if !same && reach::check(&next, reach::any_origin).is_err() {
+        if !same && reach::check(&next, self.led_to).is_err() {
             return Err(NotFollowed(
                 "the origin redirects to an address that no origin has".into(),
             ));
@@ -74,8 +77,12 @@ impl Route {
 mod tests {
     use super::*;
 
+    fn from_there(led_to: IsAsked) -> Route {
+        Route::new(&CanonicalUrl::parse("https://h/dir").unwrap(), led_to)
+    }
+
     fn route(hops: &[(u16, &str)]) -> Route {
-        let mut route = Route::new(&CanonicalUrl::parse("https://h/dir").unwrap());
+        let mut route = from_there(reach::any_origin);
         for (status, location) in hops {
             route.follow(*status, Some(location.as_bytes())).unwrap();
         }
@@ -111,5 +118,11 @@ mod tests {
         assert!(route.follow(302, None).is_err());
         route.follow(302, Some(b"https://eve:pw@h/x")).unwrap();
         assert_eq!(route.url.as_str(), "https://h/x");
+        let here = ["http://127.0.0.1/x", "http://localhost./x", "//[::1]/"];
+        for here in here {
+            let mut bounded = from_there(|ip| !ip.is_loopback());
+            assert!(bounded.follow(302, Some(here.as_bytes())).is_err(), "{here}");
+            route.follow(302, Some(here.as_bytes())).unwrap();
+        }
     }
 }

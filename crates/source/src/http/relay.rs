@@ -79,7 +79,7 @@ impl Relay {
             attempt: attempt.clone(),
             cause: Arc::new(unreached),
         };
-        reach::check(url.url(), web.options.reach).map_err(refused)?;
+        reach::check(url.url(), web.options.reach.named).map_err(refused)?;
         let mut request = web.client.request(method, url.url().clone()).headers(headers);
         let mut activity = Arc::default();
         if let Some((body, seen)) = body {
