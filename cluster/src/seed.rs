@@ -30,6 +30,7 @@ use dfs_service::Tracker;
 use dfs_service::net::Caller;
 use dfs_service::tls::Role;
 use dfs_source::Target;
+use dfs_source::oci::Platform;
 use futures::stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
@@ -87,7 +88,9 @@ impl SeedService {
             Some(opened) => opened?,
             None => {
                 let view = targets::view_from_wire(asked.view());
-                self.engine.open_here(target, view).await.map_err(|e| status_of(&e))?
+                let platform = asked.platform.parse().unwrap_or_else(|_| Platform::here());
+                let opened = self.engine.open_here(target, view, platform).await;
+                opened.map_err(|error| status_of(&error))?
             }
         };
         let delta = self.engine.delta_to(&opened).await;

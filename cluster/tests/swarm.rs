@@ -109,6 +109,8 @@ struct Played {
     resolutions: Arc<AtomicUsize>,
     /// A resolution is answered for every permit.
     answers: Arc<Semaphore>,
+    /// For which machines it was asked.
+    platforms: Arc<Mutex<Vec<String>>>,
     /// The connections that it was asked over, by the other end's address.
     asked_over: Arc<Mutex<BTreeSet<SocketAddr>>>,
 }
@@ -135,7 +137,9 @@ impl Seed for Played {
         self.asked_over.lock().unwrap().extend(caller.address());
         let answer = self.answers.acquire().await;
         answer.map_err(|_| Status::unavailable("the seed was told to fail"))?.forget();
-        let url = request.into_inner().target.unwrap_or_default().url;
+        let request = request.into_inner();
+        self.platforms.lock().unwrap().push(request.platform);
+        let url = request.target.unwrap_or_default().url;
         if url.ends_with("missing") {
             return Err(Status::not_found("the origin answered 404"));
         }
@@ -166,6 +170,7 @@ struct Stage {
     orders: mpsc::Receiver<Ordered>,
     resolutions: Arc<AtomicUsize>,
     answers: Arc<Semaphore>,
+    platforms: Arc<Mutex<Vec<String>>>,
     asked_over: Arc<Mutex<BTreeSet<SocketAddr>>>,
 }
 
@@ -271,11 +276,12 @@ impl Cluster {
         let (orders, received) = mpsc::channel(16);
         let resolutions = Arc::new(AtomicUsize::new(0));
         let answers = Arc::new(Semaphore::new(0));
-        let asked_over = Arc::default();
+        let (asked_over, platforms) = (Arc::default(), Arc::default());
         let played = Played {
             orders,
             resolutions: Arc::clone(&resolutions),
             answers: Arc::clone(&answers),
+            platforms: Arc::clone(&platforms),
             asked_over: Arc::clone(&asked_over),
         };
         let tracker = self.lifecycle.service("played seed");
@@ -289,7 +295,7 @@ impl Cluster {
             members.key_of(&identity.host()).is_some()
         })
         .await;
-        Stage { identity, orders: received, resolutions, answers, asked_over }
+        Stage { identity, orders: received, resolutions, answers, platforms, asked_over }
     }
 
     async fn wait_for_members(&self, what: &str, is_so: impl Fn(&Members) -> bool) {
@@ -932,6 +938,33 @@ async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
     seed.answers.add_permits(1);
     soon("a fresh answer", ask(fresh)).await.unwrap();
     assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_is_found_out_for_the_machine_that_asks_and_once_for_all_of_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let client = SchedulerClient::new(cluster.channel());
+    let ask = async |url: &str, platform: &str| {
+        let target = common::Target { url: url.to_owned(), ..common::Target::default() };
+        let platform = platform.to_owned();
+        let question = ResolveRequest { target: Some(target), platform, ..question("") };
+        seed.answers.add_permits(1);
+        soon("an answer", client.clone().resolve(question)).await.unwrap();
+        std::mem::take(&mut *seed.platforms.lock().unwrap())
+    };
+    let image = "oci://example.org/app:1";
+    assert_eq!(ask(image, "linux/amd64").await, ["linux/amd64"]);
+    assert_eq!(ask(image, "linux/aarch64").await, ["linux/arm64"]);
+    assert_eq!(ask(image, "linux/arm64").await, [""; 0], "it is remembered");
+    // Where the URL says it, or there is nothing to choose, it is one question.
+    let (named, other) = ("oci://example.org/app:1?platform=linux/s390x", "https://example.org/x");
+    for url in [named, other] {
+        assert_eq!(ask(url, "linux/amd64").await, [""]);
+        assert_eq!(ask(url, "linux/arm64").await, [""; 0]);
+    }
     cluster.lifecycle.stop().await.unwrap();
 }
 

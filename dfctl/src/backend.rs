@@ -26,7 +26,10 @@ pub(crate) mod fake;
 pub mod kept;
 pub mod swarm;
 
-pub use kept::{CachedEntry, CachedTree, Named, PinState, PinnedTree, ReadsInfo, Repair, Unpinned};
+pub use kept::{
+    CachedEntry, CachedTree, ImageHere, Imported, LayerIndexBlob, LayerIndexes, Named, PinState,
+    PinnedTree, Pulling, ReadsInfo, Repair, Unpinned,
+};
 
 /// Why a backend could not do it, by what a person can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -896,6 +899,14 @@ pub trait Backend: Send + Sync {
     async fn unpin_tree(&self, named: &Named) -> Result<Unpinned, Failure>;
     /// All that is kept so.
     async fn pins(&self) -> Result<Vec<PinnedTree>, Failure>;
+    /// Images that are known here, those that were used last first.
+    async fn images(&self) -> Result<Vec<ImageHere>, Failure>;
+    /// Fetches all that a mount of it would show. Dropping the stream stops it.
+    fn pull(&self, target: &Target) -> BoxStream<'static, Result<Pulling, Failure>>;
+    /// The indexes of an image's layers; what is not known is made.
+    async fn index_image(&self, target: &Target) -> Result<LayerIndexes, Failure>;
+    /// Takes over those that lie at `from`.
+    async fn import_indexes(&self, target: &Target, from: &Target) -> Result<Imported, Failure>;
     /// Evicts down to `target` bytes, or to the agent's own low watermark.
     async fn collect_garbage(
         &self,

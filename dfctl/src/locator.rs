@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use dfs_model::redact;
 use dfs_source::Target;
-use dfs_source::oci::{OnDisk, Written};
+use dfs_source::oci::{Located, OnDisk, Platform, Written};
 use dfs_source::s3::Environment;
 use percent_encoding::percent_decode_str;
 
@@ -72,6 +72,14 @@ impl Locator {
                 .hint("AWS_PROFILE=NAME dfctl --solo …, where it leads to keys in another way"));
         }
         Ok(Self { target, inner: self.inner })
+    }
+
+    /// Of an image, the one for these machines; anything else as it is.
+    pub fn for_platform(mut self, platform: Platform) -> Self {
+        if let Ok(located) = Located::of(&self.target.url) {
+            self.target.url = located.with_platform(Some(platform)).url();
+        }
+        self
     }
 
     /// With their login for the registry.
@@ -242,6 +250,19 @@ mod tests {
         let last = parse("https://h/a!b.tar!");
         assert_eq!((last.target.url.as_str(), last.inner), ("https://h/a!b.tar", None));
         assert!(Locator::parse("https://h/a.tar!a/../b", &[]).is_err());
+    }
+
+    #[test]
+    fn a_platform_is_part_of_the_name_of_an_image_and_of_nothing_else() {
+        let platform: Platform = "linux/aarch64".parse().unwrap();
+        for (text, named) in [
+            ("oci://h/a:1!etc/x", "oci://h/a:1?platform=linux/arm64!etc/x"),
+            ("oci://h/a:1?platform=linux/s390x", "oci://h/a:1?platform=linux/arm64"),
+            ("oci-layout:///d?name=v1", "oci-layout:///d?name=v1&platform=linux/arm64"),
+            ("https://h/a.tar", "https://h/a.tar"),
+        ] {
+            assert_eq!(parse(text).for_platform(platform.clone()).shown(), named);
+        }
     }
 
     #[test]

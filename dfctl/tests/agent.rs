@@ -101,6 +101,38 @@ impl Node for Scripted {
         self.admit(request.into_inner().target, said.boxed())
     }
 
+    async fn images(
+        &self,
+        _: Request<node::ImagesRequest>,
+    ) -> Result<Response<node::ImagesReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type PullStream = BoxStream<'static, Result<node::PullProgress, Status>>;
+
+    async fn pull(
+        &self,
+        _: Request<node::PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type IndexImageStream = BoxStream<'static, Result<node::LayerIndexPart, Status>>;
+
+    async fn index_image(
+        &self,
+        _: Request<node::IndexImageRequest>,
+    ) -> Result<Response<Self::IndexImageStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn import_indexes(
+        &self,
+        _: Request<node::ImportIndexesRequest>,
+    ) -> Result<Response<node::ImportIndexesReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     type ListStream = BoxStream<'static, Result<node::ListEntry, Status>>;
 
     async fn list(

@@ -321,6 +321,7 @@ fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptio
         sources: sources(told),
         lifetime: Lifetime::Lasting,
         compression: options.compression,
+        index_trust: options.index_trust(),
         lent,
     })
 }

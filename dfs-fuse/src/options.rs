@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{CommandFactory, Parser};
+use dfs_artifact::image::attached::{IndexKey, IndexTrust};
 use dfs_model::{Capacity, Rate};
 use dfs_peer::store::MediumChoice;
 use dfs_peer::wire::Compression;
@@ -142,6 +143,13 @@ pub struct Flags {
     /// when none is given.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub proxy_allow: Vec<Place>,
+    /// Key that is believed of indexes that somebody attached to an image, an Ed25519 public key of 64 hexadecimal digits;
+    /// repeatable. No attached index is used when none is given.
+    #[arg(long, value_name = "KEY")]
+    pub index_key: Vec<IndexKey>,
+    /// Registry of which all attached indexes are believed, whoever made them; repeatable.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub index_registry: Vec<RegistryHost>,
     /// Ends when nothing has been mounted and nothing asked for a while.
     #[arg(long)]
     #[serde(skip)]
@@ -296,6 +304,10 @@ pub struct Options {
     /// Hosts that clients of the proxy may go to, on ports 80 and 443 where none is named; anywhere when none is given, with
     /// tunnels to port 443.
     pub proxy_allow: Vec<Place>,
+    /// Keys that are believed of indexes that somebody attached to an image: Ed25519 public keys of 64 hexadecimal digits.
+    pub index_key: Vec<IndexKey>,
+    /// Registries of which all attached indexes are believed, whoever made them.
+    pub index_registry: Vec<RegistryHost>,
     /// Whether reads that an agent had taken when it died are sent to the next one: `auto` where the kernel does that
     /// (Linux 6.9), or `off`, where each of them fails once.
     pub resend: Resend,
@@ -311,6 +323,12 @@ fn absolute<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<PathBuf>, D::Erro
 }
 
 impl Options {
+    /// Which attached indexes are believed.
+    pub fn index_trust(&self) -> IndexTrust {
+        let registries = self.index_registry.iter().map(|host| host.as_str().to_owned());
+        IndexTrust { keys: self.index_key.clone(), registries: registries.collect() }
+    }
+
     /// For whom it is the mirror of registries, if it is.
     pub fn mirror(&self) -> Option<MirrorOptions> {
         let docker = || DOCKER.parse().expect("it is a registry's name");
@@ -370,6 +388,8 @@ impl Default for Options {
             proxy_client: Vec::new(),
             proxy_users: None,
             proxy_allow: Vec::new(),
+            index_key: Vec::new(),
+            index_registry: Vec::new(),
             resend: Resend::Auto,
         }
     }

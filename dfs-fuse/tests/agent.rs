@@ -65,6 +65,7 @@ impl Bench {
             sources: Sources::builder().http(HttpOptions::default()).file(FileOptions::default()),
             lifetime: Lifetime::OfTheProcess,
             compression: dfs_peer::wire::Compression::Auto,
+            index_trust: Default::default(),
             lent: dfs_peer::store::Lent::default(),
         };
         let network = Network {

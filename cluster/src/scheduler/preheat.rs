@@ -106,6 +106,7 @@ impl Job {
             target: self.request.target.clone(),
             view: view.into(),
             principal: self.request.principal.clone(),
+            platform: self.request.platform.clone(),
             fresh: true,
             ..ResolveRequest::default()
         };

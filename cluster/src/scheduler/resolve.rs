@@ -20,6 +20,7 @@ use dfs_proto::{common, seed};
 use dfs_scheduler::core::TINY_BYTES;
 use dfs_service::Tracker;
 use dfs_source::MAX_PATH_BYTES;
+use dfs_source::oci::{Platform, platform_asked};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -175,6 +176,7 @@ impl Resolver {
                 target: request.target.clone(),
                 view: view.into(),
                 principal: request.principal.clone(),
+                platform: request.platform.clone(),
                 ..ResolveRequest::default()
             };
             let question = Question::read(asked, &self.shared.settings.area);
@@ -282,9 +284,12 @@ impl Question {
             (true, "") => TaskKey::PRIVATE,
             (true, tenant) => tenant,
         };
+        let platform = platform_asked(&url, &request.platform);
+        let told = platform.as_ref().map(Platform::to_string).unwrap_or_default();
+        let (view, level) = (request.view, request.level.clone());
         Ok(Self {
             route: RouteKey::of(domain, &url),
-            key: Key { url, headers, view: request.view, level: request.level.clone() },
+            key: Key { url, headers, view, platform, level },
             is_private,
             fresh: request.fresh,
             max_age: (request.fresh && request.max_age_ms > 0)
@@ -298,6 +303,7 @@ impl Question {
                 fresh: request.fresh,
                 level: request.level,
                 area: area.to_owned(),
+                platform: told,
             },
         })
     }

@@ -75,6 +75,7 @@ impl SeedService {
             max_age_ms: 0,
             read: asked.read,
             level: asked.level.clone(),
+            platform: asked.platform.clone(),
             host_id: self.engine.identity().host().as_bytes().to_vec().into(),
         }
     }

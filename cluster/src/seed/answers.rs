@@ -84,6 +84,8 @@ impl Answers {
         }
         let url = CanonicalUrl::parse(&target.url).ok()?;
         let mut fields = vec![url.as_str().to_owned(), question.view.to_string()];
+        // Before images were asked for by it, none was said.
+        fields.extend(Some(question.platform.clone()).filter(|platform| !platform.is_empty()));
         for header in &target.headers {
             fields.extend([header.name.to_ascii_lowercase(), header.value.clone()]);
         }
@@ -145,8 +147,11 @@ mod tests {
         assert_eq!(answers.last(&other).await, None);
         let asked_again = Answers::in_dir(dir.path().to_owned());
         assert_eq!(asked_again.last(&one).await, Some(answer(2)), "by the next process");
-        let otherwise = ResolveRequest { view: 2, ..one.clone() };
-        assert_eq!(answers.last(&otherwise).await, None);
+        let by_view = ResolveRequest { view: 2, ..one.clone() };
+        let by_machine = ResolveRequest { platform: "linux/arm64".to_owned(), ..one.clone() };
+        for otherwise in [by_view, by_machine] {
+            assert_eq!(answers.last(&otherwise).await, None);
+        }
         answers.forget(&one).await;
         assert_eq!(answers.last(&one).await, None);
     }

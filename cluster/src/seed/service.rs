@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_artifact::image::attached::{IndexKey, IndexTrust};
 use dfs_model::{Capacity, Location, Rate};
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
@@ -44,6 +45,11 @@ pub struct Options {
     /// Whether pieces travel compressed to its children: `auto` where samples of the content and the rate of the link
     /// say that it is quicker, `off` never.
     pub compression: Compression,
+    /// Keys that are believed of indexes that somebody attached to an image: Ed25519 public keys of 64 hexadecimal
+    /// digits. A layer whose index is attached is read in parts, and never as a whole.
+    pub index_keys: Vec<IndexKey>,
+    /// Registries of which all attached indexes are believed, whoever made them.
+    pub index_registries: Vec<String>,
 }
 
 /// Why a seed cannot start.
@@ -114,6 +120,10 @@ impl Service {
                 .file(FileOptions::default()),
             lifetime: Lifetime::Lasting,
             compression: options.compression,
+            index_trust: IndexTrust {
+                keys: options.index_keys.clone(),
+                registries: options.index_registries.clone(),
+            },
             lent: dfs_peer::store::Lent::default(),
         };
         let channels = Arc::clone(&network.channels);

@@ -33,6 +33,7 @@ fn engine(dir: &std::path::Path, tracker: &TaskTracker, stop: &CancellationToken
         source_requests: 1,
         lifetime: Lifetime::Lasting,
         compression: dfs_peer::wire::Compression::Auto,
+        index_trust: Default::default(),
     };
     Engine::start(parts, tracker, stop.clone())
 }

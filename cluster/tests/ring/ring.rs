@@ -410,6 +410,7 @@ fn run_node(
         sources: sources(&start.card, origin),
         lifetime: Lifetime::Lasting,
         compression: Compression::Auto,
+        index_trust: Default::default(),
         lent: dfs_peer::store::Lent::default(),
     };
     let started = Host::start(options, ways(&start.card), tracker.tasks(), tracker.token());

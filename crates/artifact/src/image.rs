@@ -5,6 +5,7 @@
 //! pure and bounded, and everything read is hostile until it is checked: nothing here asks a registry.
 
 pub mod artifact;
+pub mod attached;
 pub mod config;
 pub mod graph;
 pub mod manifest;
@@ -16,4 +17,4 @@ pub use config::ImageConfig;
 pub use dfs_source::oci::{ContentDigest, Mismatch, verify};
 pub use manifest::{Descriptor, Document, Manifest, ManifestError, parse};
 pub use merge::{Layer, MergeError, Merged, merge};
-pub use platform::{NoSuchPlatform, Platform, PlatformError, choose};
+pub use platform::{NoSuchPlatform, Platform, PlatformError, check, choose};

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_model::{CanonicalUrl, TaskKey};
+use dfs_source::oci::ContentDigest;
 use serde::{Deserialize, Serialize};
 
 use crate::chunks::{ChunkTable, ChunkTableError};
@@ -36,6 +37,21 @@ pub struct Facts {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of which image of a registry, or of a layout, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageFacts>,
+}
+
+/// What an index says of the image that it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// What the name stood for: a manifest, or a list of them.
+    pub digest: ContentDigest,
+    /// The manifest.
+    pub manifest: ContentDigest,
+    /// For which machines it is; `None` of what has a manifest and is no image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
 }
 
 /// Everything in the facts section: the facts and the spaces without their tables.
@@ -123,8 +139,10 @@ pub fn write_index(
     url: CanonicalUrl,
     spaces: &[Recipe],
     left_out: &LeftOut,
+    of: Option<ImageFacts>,
 ) -> Result<Vec<u8>, IndexError> {
-    write_layer_index(image, url, spaces, left_out, &[])
+    let facts = Facts { url, files: image.files, bytes: image.content_bytes, image: of };
+    write(image, facts, spaces, left_out, &[])
 }
 
 /// The same of a layer of an image: `links` are those to what lower layers have.
@@ -135,7 +153,17 @@ pub fn write_layer_index(
     left_out: &LeftOut,
     links: &[PendingLink],
 ) -> Result<Vec<u8>, IndexError> {
-    let facts = Facts { url, files: image.files, bytes: image.content_bytes };
+    let facts = Facts { url, files: image.files, bytes: image.content_bytes, image: None };
+    write(image, facts, spaces, left_out, links)
+}
+
+fn write(
+    image: WrittenImage,
+    facts: Facts,
+    spaces: &[Recipe],
+    left_out: &LeftOut,
+    links: &[PendingLink],
+) -> Result<Vec<u8>, IndexError> {
     let digests: Vec<u8> = image
         .digests
         .iter()
@@ -269,13 +297,28 @@ impl Index {
         &self.links
     }
 
-    /// The same index of the same tree under another URL, its spaces read by these recipes: of the same tasks.
-    pub fn retold(&self, url: CanonicalUrl, spaces: &[Recipe]) -> Result<Vec<u8>, IndexError> {
+    /// The same index of the same tree, as that of another image, its spaces read by these recipes: of the same tasks.
+    pub fn retold(
+        &self,
+        url: CanonicalUrl,
+        image: ImageFacts,
+        spaces: &[Recipe],
+    ) -> Result<Vec<u8>, IndexError> {
         let data = self.image.data();
         let length = usize::try_from(self.image.length()).expect("the image lies in memory");
         let digests = data.get(self.digests.clone()).unwrap_or_default();
-        let facts = Facts { url, ..self.facts.clone() };
+        let facts = Facts { url, image: Some(image), ..self.facts.clone() };
         assemble(data[..length].to_vec(), facts, spaces, digests, &self.left_out, &self.links)
+    }
+
+    /// The same index over these spaces in place of its own, as if it had been made over them. What that is must be
+    /// parsed anew: they may not be fit for it.
+    pub fn rebound(&self, url: CanonicalUrl, spaces: &[Recipe]) -> Result<Vec<u8>, IndexError> {
+        let tags: Vec<_> = spaces.iter().map(validate::space_tag).collect();
+        let digests = self.image.data().get(self.digests.clone()).unwrap_or_default();
+        let facts = Facts { url, image: None, ..self.facts.clone() };
+        let image = self.image.retagged(&tags);
+        assemble(image, facts, spaces, digests, &self.left_out, &self.links)
     }
 
     /// Files whose digests the index knows: their nodes, ascending, and BLAKE3 of their contents.

@@ -27,7 +27,7 @@ pub mod unpack;
 pub mod zip;
 
 pub use chunks::ChunkTable;
-pub use index::{Facts, Index, IndexError};
+pub use index::{Facts, ImageFacts, Index, IndexError};
 pub use members::{Member, MemberTable};
 pub use ondisk::ImagesOnDisk;
 pub use origin::{MembersHere, Origin, ask_permission, open_inside, open_origin, open_unpacked};

@@ -15,14 +15,18 @@ use archive::Shown;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
-use dfs_source::oci::content_name;
+use dfs_source::oci::{Platform, content_name};
 use dfs_source::{Source, SourceError, Sources, Stat, StatKind, Target, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use self::image::{ImageError, ImageLayers, NamedLayer, image_layers};
+pub use self::image::{
+    ImageError, ImageLayers, Imported, IndexedImage, IndexedLayer, NamedLayer, image_layers,
+    import_indexes, index_layers,
+};
 use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
+use crate::image::attached::{AttachedPart, IndexTrust};
 use crate::index::validate::space_tag;
-use crate::index::{Index, IndexError, write_index};
+use crate::index::{ImageFacts, Index, IndexError, write_index};
 use crate::origin::Origin;
 use crate::parts::PartTableError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
@@ -67,6 +71,16 @@ pub trait OpenTask: Send + Sync {
     /// All of this task was read, by what [`Self::open`] gave, and is what its name says.
     async fn confirm(&self, _recipe: &Recipe) {}
 
+    /// What is kept beside the content of this task, longer than that.
+    async fn beside(&self, _recipe: &Recipe) -> Vec<AttachedPart> {
+        Vec::new()
+    }
+
+    /// Keeps that of somebody who is believed; whether all that is needed of it is here then.
+    async fn keep_beside(&self, _recipe: &Recipe, _beside: Vec<AttachedPart>) -> bool {
+        false
+    }
+
     /// Keeps something that was made on the way, and takes long to make: it may go at any time.
     async fn keep(&self, _name: &TaskKey, _content: Bytes) {}
 }
@@ -81,11 +95,21 @@ pub struct ResolveOptions {
     pub stats_at_once: RangeInclusive<usize>,
     /// Where the bytes of archives are read; straight from the source when `None`.
     pub opener: Option<Arc<dyn OpenTask>>,
+    /// Which indexes of layers are believed that somebody attached to an image.
+    pub index_trust: Arc<IndexTrust>,
+    /// For which machine it is, where an image is for several kinds and its URL names none.
+    pub platform: Platform,
 }
 
 impl Default for ResolveOptions {
     fn default() -> Self {
-        Self { domain: TaskKey::PUBLIC.to_owned(), stats_at_once: 16..=48, opener: None }
+        Self {
+            domain: TaskKey::PUBLIC.to_owned(),
+            stats_at_once: 16..=48,
+            opener: None,
+            index_trust: Arc::default(),
+            platform: Platform::here(),
+        }
     }
 }
 
@@ -278,6 +302,7 @@ struct Planned {
     build_time: Mtime,
     tasks: Vec<Recipe>,
     left_out: LeftOut,
+    image: Option<ImageFacts>,
 }
 
 impl Context<'_> {
@@ -317,7 +342,8 @@ impl Context<'_> {
         tree.date_implicit_directories();
         let block_size = BlockSize::B4096;
         let (tasks, left_out) = (vec![recipe], LeftOut::default());
-        self.finish(Planned { tree, block_size, build_time: time, tasks, left_out }).await
+        let image = None;
+        self.finish(Planned { tree, block_size, build_time: time, tasks, left_out, image }).await
     }
 
     /// Writes the index, on a thread for such work: a large tree takes seconds.
@@ -357,11 +383,11 @@ impl Planned {
         };
         let spaces = self.tasks.iter().map(space).collect::<Option<Vec<_>>>();
         let spaces = spaces.ok_or_else(|| ResolveError::LengthUnknown(url.clone()))?;
-        let Self { tree, block_size, build_time, tasks, left_out } = self;
+        let Self { tree, block_size, build_time, tasks, left_out, image: of } = self;
         let image = write_image(&tree, &ImageOptions { block_size, build_time, spaces });
         let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
         drop(tree);
-        let bytes = write_index(image, url.clone(), &tasks, &left_out);
+        let bytes = write_index(image, url.clone(), &tasks, &left_out, of);
         let bytes = bytes.map_err(|source| ResolveError::Index { url, source })?;
         Ok(Written { bytes, tasks, left_out })
     }

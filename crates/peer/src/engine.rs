@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dfs_artifact::image::attached::IndexTrust;
 use dfs_artifact::{Origin, Recipe};
 use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, CanonicalUrl, TaskId, TaskKey, TaskKind};
@@ -130,6 +131,8 @@ pub struct EngineParts {
     pub lifetime: Lifetime,
     /// Whether parents may compress what they send.
     pub compression: Compression,
+    /// Which indexes are believed that somebody attached to an image.
+    pub index_trust: IndexTrust,
 }
 
 /// How long what a process keeps is to last.
@@ -258,6 +261,7 @@ pub(crate) struct Inner {
     patience: Duration,
     limits: Limits,
     compression: Compression,
+    index_trust: Arc<IndexTrust>,
     hedges: Mutex<HedgeNumbers>,
     source_slots: Arc<OriginSlots>,
     turns: Arc<Turns>,
@@ -335,6 +339,7 @@ impl Engine {
             patience: parts.patience,
             limits: parts.limits,
             compression: parts.compression,
+            index_trust: Arc::new(parts.index_trust),
             hedges: Mutex::default(),
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             turns: Arc::default(),
@@ -504,6 +509,11 @@ impl Engine {
     /// What the tasks in the store are.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.inner.catalog)
+    }
+
+    /// Which indexes are believed that somebody attached to an image.
+    pub(crate) fn index_trust(&self) -> Arc<IndexTrust> {
+        Arc::clone(&self.inner.index_trust)
     }
 
     /// The indexes that somebody has.

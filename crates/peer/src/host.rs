@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_artifact::image::attached::IndexTrust;
 use dfs_model::{ByteSize, HostInfo, HostKind, Location, Rate};
 use dfs_source::{SourceError, SourcesBuilder};
 use tokio::time::Instant;
@@ -60,6 +61,8 @@ pub struct HostOptions {
     pub lifetime: Lifetime,
     /// Whether pieces travel compressed where that pays, to it and from it.
     pub compression: Compression,
+    /// Which indexes are believed that somebody attached to an image.
+    pub index_trust: IndexTrust,
     /// Content files that it must not open anew.
     pub lent: Lent,
 }
@@ -155,6 +158,7 @@ impl Host {
             source_requests: 16,
             lifetime: options.lifetime,
             compression: options.compression,
+            index_trust: options.index_trust.clone(),
         };
         let engine = Engine::start(parts, tracker, stop.clone());
         let served = serve(&options, &network, me, &engine, tracker, stop);

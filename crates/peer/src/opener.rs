@@ -4,7 +4,9 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+mod attached;
 mod confirmed;
+mod images;
 mod indexes;
 mod level;
 mod resolving;
@@ -31,7 +33,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, Invariant, Priority, RouteKey, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
-use dfs_source::oci::is_content_name;
+use dfs_source::oci::{Platform, is_content_name};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -180,7 +182,7 @@ impl Engine {
     ) -> Result<OpenArtifact, OpenUrlError> {
         let own_file = target.url.lies_here();
         if self.role() != Role::Node || self.swarm().is_none() || own_file {
-            return self.open_here(target, view).await;
+            return self.open_here(target, view, Platform::here()).await;
         }
         let request = question(target, view, freshness, purpose);
         match self.open_by_swarm(target, request.clone()).await {
@@ -191,11 +193,11 @@ impl Engine {
                 let Err(error) = by_seeds else { return by_seeds };
                 let error = crate::error_chain(&error);
                 tracing::info!(url = %target.url, why, error, "no scheduler: asking the origin itself");
-                self.open_here(target, view).await
+                self.open_here(target, view, Platform::here()).await
             }
             Err(OpenUrlError::Fetch(error)) if !is_ours(&error) => {
                 tracing::info!(url = %target.url, %error, "no index comes: asking the origin itself");
-                self.open_here(target, view).await
+                self.open_here(target, view, Platform::here()).await
             }
             other => other,
         }
@@ -217,15 +219,16 @@ impl Engine {
         Ok(events.map(|event| event.map_err(OpenUrlError::from)).boxed())
     }
 
-    /// Asks the origin, and indexes here.
+    /// Asks the origin, and indexes here. Of an image whose URL names no platform, the one for this is opened.
     pub async fn open_here(
         &self,
         target: &Target,
         view: View,
+        platform: Platform,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let artifact = match self.resolve_here(target, view).await {
+        let artifact = match self.resolve_here(target, view, &platform).await {
             // What was here and is none of its image's any more is read anew.
-            Err((_, WasHere(true))) => self.resolve_here(target, view).await,
+            Err((_, WasHere(true))) => self.resolve_here(target, view, &platform).await,
             resolved => resolved,
         };
         let artifact = artifact.map_err(|(error, _)| error)?;
@@ -244,13 +247,9 @@ impl Engine {
         &self,
         target: &Target,
         view: View,
+        platform: &Platform,
     ) -> Result<Artifact, (ResolveError, WasHere)> {
-        let opener = Arc::new(KeepWhatIsRead::new(self, target));
-        let options = ResolveOptions {
-            domain: domain_of(&target.credentials).into_owned(),
-            opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
-            ..ResolveOptions::default()
-        };
+        let (opener, options) = self.resolving(target, platform.clone());
         let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
         match Box::pin(resolving).await {
             Err(error) => {
@@ -259,6 +258,23 @@ impl Engine {
             }
             Ok(artifact) => Ok(artifact),
         }
+    }
+
+    /// How this host resolves what is at `target`.
+    fn resolving(
+        &self,
+        target: &Target,
+        platform: Platform,
+    ) -> (Arc<KeepWhatIsRead>, ResolveOptions) {
+        let opener = Arc::new(KeepWhatIsRead::new(self, target));
+        let options = ResolveOptions {
+            domain: domain_of(&target.credentials).into_owned(),
+            opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
+            index_trust: self.index_trust(),
+            platform,
+            ..ResolveOptions::default()
+        };
+        (opener, options)
     }
 
     async fn open_recipes(

@@ -30,6 +30,7 @@ use dfs_model::{
 };
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::{common, convert, scheduler};
+use dfs_source::oci::Platform;
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _};
 use parking_lot::Mutex;
@@ -199,6 +200,7 @@ impl Swarm {
         mut request: scheduler::ResolveRequest,
     ) -> Result<scheduler::ResolveReply, SwarmError> {
         request.host_id = self.options.host.id.as_bytes().to_vec().into();
+        request.platform = Platform::here().to_string();
         let mut call = tonic::Request::new(request);
         call.set_timeout(self.options.call_timeout);
         let (scheduler, address) = self.scheduler_for(route).await?;
@@ -232,8 +234,9 @@ impl Swarm {
     pub async fn preheat(
         &self,
         route: &RouteKey,
-        request: scheduler::PreheatRequest,
+        mut request: scheduler::PreheatRequest,
     ) -> Result<BoxStream<'static, Result<common::Preheating, SwarmError>>, SwarmError> {
+        request.platform = Platform::here().to_string();
         let mut client = self.client_for(route).await?;
         let begun = tokio::time::timeout(self.options.call_timeout, client.preheat(request)).await;
         let late = |_| SwarmError::Unreachable("the scheduler does not answer".to_owned());

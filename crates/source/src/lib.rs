@@ -103,6 +103,17 @@ pub trait Source: Send + Sync + 'static {
     /// stands for it, at any time.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
 
+    /// Of a container registry: what is about the manifest of this digest in the repository that `target` names, of one
+    /// kind or of any. Whoever may write there says so.
+    async fn referrers(
+        &self,
+        _target: &Target,
+        _digest: &oci::ContentDigest,
+        _kind: Option<&str>,
+    ) -> Result<Vec<oci::Referrer>, SourceError> {
+        Ok(Vec::new())
+    }
+
     /// What only a file system knows of a directory itself, and when it was last changed.
     async fn described(
         &self,

@@ -14,8 +14,10 @@ mod located;
 mod login;
 mod pass;
 mod plain;
+mod platform;
 mod push;
 mod reference;
+mod referrers;
 mod registry;
 mod stat;
 mod whole;
@@ -42,8 +44,10 @@ pub use login::LoginError;
 use login::Logins;
 pub use pass::{Extent, PASSED_ON, Passed, Sought, login_of};
 use plain::PlainHosts;
+pub use platform::{Platform, PlatformError};
 pub use push::{PushContent, PushFrom, Pusher, Put};
 pub use reference::{Named, Reference};
+pub use referrers::{INDEX_TYPE, Referrer};
 use registry::Asker;
 pub use whole::Hashing;
 
@@ -91,6 +95,14 @@ pub fn digest_of(validator: &Validator) -> Option<ContentDigest> {
 pub fn content_name(url: &CanonicalUrl) -> CanonicalUrl {
     let named = Reference::of(url).ok().and_then(|reference| reference.content_name());
     named.unwrap_or_else(|| url.clone())
+}
+
+/// For which machine something is asked for, where that decides what it is: of an image whose URL names none. `asker` is the
+/// machine of who asks, as it says.
+pub fn platform_asked(url: &CanonicalUrl, asker: &str) -> Option<Platform> {
+    let reference = Reference::of(url).ok()?;
+    let is_open = reference.platform().is_none() && !matches!(reference.named(), Named::Blob(_));
+    asker.parse().ok().filter(|_| is_open)
 }
 
 /// The digest in the name of a blob.
@@ -205,6 +217,17 @@ impl Source for OciSource {
             true => whole::verified(bytes, digest, attempt),
             false => bytes,
         })
+    }
+
+    async fn referrers(
+        &self,
+        target: &Target,
+        digest: &ContentDigest,
+        kind: Option<&str>,
+    ) -> Result<Vec<Referrer>, SourceError> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        let asker = self.asker(target)?;
+        self.0.web.bounded(&attempt, asker.referrers(digest, kind, &attempt)).await
     }
 
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {

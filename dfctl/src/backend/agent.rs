@@ -27,13 +27,15 @@ use tonic::{Code, Status};
 use super::swarm::{Look, Seen};
 use super::{
     AgentStatus, Artifact, Away, Backend, CachedTask, CachedTree, Collected, Delivery, Entry,
-    EntryKind, Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, FollowInfo, Ledger,
-    Listed, Missing, MountInfo, MountRequest, Named, ParentBytes, Pin, PinnedTree, Pins, Prefetch,
-    PrefetchInfo, PrefetchState, Preheating, Profile, Purpose, ReadEvent, ReadRequest, ReadStream,
-    Repair, Survival, Traced, TracedFile, Unpinned, Verified, View,
+    EntryKind, Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, FollowInfo, ImageHere,
+    Imported, LayerIndexes, Ledger, Listed, Missing, MountInfo, MountRequest, Named, ParentBytes,
+    Pin, PinnedTree, Pins, Prefetch, PrefetchInfo, PrefetchState, Preheating, Profile, Pulling,
+    Purpose, ReadEvent, ReadRequest, ReadStream, Repair, Survival, Traced, TracedFile, Unpinned,
+    Verified, View,
 };
 
 mod by_path;
+mod indexes;
 mod kept;
 mod status;
 mod swarm;
@@ -364,6 +366,44 @@ impl Backend for Agent {
     async fn pins(&self) -> Result<Vec<PinnedTree>, Failure> {
         let reply = self.client.clone().pins(node::PinsRequest {}).await;
         kept::pins(reply.map_err(status::failure)?.into_inner().pins)
+    }
+
+    async fn images(&self) -> Result<Vec<ImageHere>, Failure> {
+        let reply = self.client.clone().images(node::ImagesRequest {}).await;
+        kept::images(reply.map_err(status::failure)?.into_inner().images)
+    }
+
+    fn pull(&self, target: &Target) -> BoxStream<'static, Result<Pulling, Failure>> {
+        let (target, command) = (Some(targets::to_wire(target)), self.command.0.clone());
+        let mut client = self.client.clone();
+        let opened = async move { client.pull(node::PullRequest { target, command }).await };
+        flatten(opened, |message: node::PullProgress| {
+            Ok(Pulling {
+                bytes: message.bytes,
+                cached: message.cached_bytes.min(message.bytes),
+                ledger: ledger(message.ledger),
+                complete: message.complete,
+            })
+        })
+    }
+
+    async fn index_image(&self, target: &Target) -> Result<LayerIndexes, Failure> {
+        let request = node::IndexImageRequest { target: Some(targets::to_wire(target)) };
+        let reply = self.client.clone().index_image(request).await.map_err(status::failure)?;
+        let mut parts = reply.into_inner();
+        let mut gathered = indexes::Gathered::default();
+        while let Some(part) = parts.message().await.map_err(status::failure)? {
+            gathered.take(part)?;
+        }
+        gathered.finish()
+    }
+
+    async fn import_indexes(&self, target: &Target, from: &Target) -> Result<Imported, Failure> {
+        let (target, from) = (Some(targets::to_wire(target)), Some(targets::to_wire(from)));
+        let request = node::ImportIndexesRequest { target, from };
+        let reply = self.client.clone().import_indexes(request).await.map_err(status::failure)?;
+        let node::ImportIndexesReply { layers, taken, known } = reply.into_inner();
+        Ok(Imported { layers, taken, known })
     }
 
     async fn collect_garbage(

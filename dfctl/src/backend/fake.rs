@@ -32,6 +32,7 @@ pub struct Fake {
     /// What of something is here.
     pub cached: Option<CachedTree>,
     pub pins: Vec<PinnedTree>,
+    pub images: Vec<ImageHere>,
     pub seen: swarm::Seen,
     pub failure: Option<Failure>,
     pub cluster: Option<String>,
@@ -298,6 +299,27 @@ impl Backend for Fake {
         self.done.lock().unwrap().push(format!("{pin:?} {}", task.short()));
         let found = self.tasks.iter().find(|known| known.task.id == task);
         Ok(found.is_some_and(|found| found.pinned != (pin == Pin::Set)))
+    }
+
+    async fn images(&self) -> Result<Vec<ImageHere>, Failure> {
+        self.failing().map_or_else(|failed| failed, |()| Ok(self.images.clone()))
+    }
+
+    fn pull(&self, _target: &Target) -> BoxStream<'static, Result<Pulling, Failure>> {
+        let said = |cached| {
+            let ledger = Ledger { source: cached, ..Ledger::default() };
+            Ok(Pulling { bytes: 100, cached, ledger, complete: cached == 100 })
+        };
+        let failed = self.failure.clone().map(Err);
+        stream::iter(failed.map_or_else(|| vec![said(0), said(100)], |one| vec![one])).boxed()
+    }
+
+    async fn index_image(&self, _target: &Target) -> Result<LayerIndexes, Failure> {
+        Err(Failure::new(FailureClass::Unsupported, "an agent in a cluster keeps no indexes"))
+    }
+
+    async fn import_indexes(&self, _target: &Target, _from: &Target) -> Result<Imported, Failure> {
+        Ok(Imported { layers: 3, taken: 2, known: 1 })
     }
 
     async fn collect_garbage(&self, _: Option<u64>, _: bool) -> Result<Collected, Failure> {

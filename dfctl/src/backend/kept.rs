@@ -1,8 +1,11 @@
 //! What of something is in the cache, and what is kept there.
 
+use bytes::Bytes;
+use dfs_artifact::image::attached::About;
 use dfs_source::Target;
+use dfs_source::oci::ContentDigest;
 
-use super::{CachedTask, EntryKind, View};
+use super::{CachedTask, EntryKind, Ledger, View};
 
 /// Something of a mount, or of what could be mounted.
 #[derive(Debug, Clone)]
@@ -57,6 +60,67 @@ pub struct CachedEntry {
     pub pinned: bool,
     /// When what it lies in was read last, in milliseconds since 1970; 0 where it lies in nothing.
     pub last_read_ms: u64,
+}
+
+/// An image that is known here.
+#[derive(Debug, Clone)]
+pub struct ImageHere {
+    /// By what name.
+    pub url: String,
+    /// What that stood for: a manifest, or a list of them.
+    pub digest: String,
+    /// The manifest.
+    pub manifest: String,
+    /// For which machines it is; `None` of what has a manifest and is no image.
+    pub platform: Option<String>,
+    /// All that it shows, without a name.
+    pub whole: CachedEntry,
+    /// Where it is mounted.
+    pub mounts: Vec<String>,
+}
+
+/// The indexes of an image's layers.
+#[derive(Debug, Clone)]
+pub struct LayerIndexes {
+    /// The image.
+    pub about: About,
+    /// One of each layer, the lowest first.
+    pub layers: Vec<LayerIndexBlob>,
+}
+
+/// The index of a layer, as it is attached.
+#[derive(Debug, Clone)]
+pub struct LayerIndexBlob {
+    /// The layer, as it is packed.
+    pub layer: ContentDigest,
+    /// What that unpacks to.
+    pub diff_id: ContentDigest,
+    /// It.
+    pub content: Bytes,
+}
+
+/// What became of indexes that were to be taken over: of how many layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// Of the image, each once.
+    pub layers: u32,
+    /// Those whose indexes were taken over.
+    pub taken: u32,
+    /// Those whose indexes were known already.
+    pub known: u32,
+}
+
+/// How a pull goes.
+#[derive(Debug, Clone, Default)]
+pub struct Pulling {
+    /// Bytes that are to be here, its index included.
+    pub bytes: u64,
+    /// Of those, here.
+    pub cached: u64,
+    /// Where they came from.
+    pub ledger: Ledger,
+    /// All of it is here.
+    pub complete: bool,
 }
 
 /// Something that is kept whole.

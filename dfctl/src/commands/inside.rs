@@ -4,9 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use dfs_service::config::ServiceAddress;
+use dfs_source::FileOptions;
+use dfs_source::oci::{Located, Platform, PlatformError};
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
+use super::image::parts::{failed, platforms, top};
 use crate::backend::{AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing};
 use crate::codes;
 use crate::context::Context;
@@ -14,6 +17,9 @@ use crate::error::{CliError, Outcome};
 use crate::locator::{Locator, is_local};
 use crate::output::progress::{TICK, Waiting};
 use crate::output::{count, printable_name};
+
+/// What `--platform` says for all that there are.
+const ALL: &str = "all";
 
 /// What a person names, as every command that reads takes it.
 #[derive(clap::Args)]
@@ -47,6 +53,9 @@ pub struct Access {
     /// Store that s3:// URLs mean, as in http://host:9000 [default: AWS]
     #[arg(long, value_name = "URL", env = "DFS_ENDPOINT", hide_env_values = true)]
     endpoint: Option<String>,
+    /// Of an image for several kinds of machines the one for these, as in linux/arm64
+    #[arg(long, value_name = "OS/ARCH", env = "DFS_PLATFORM", hide_env_values = true)]
+    platform: Option<String>,
 }
 
 impl Named {
@@ -59,10 +68,44 @@ impl Named {
 impl Access {
     /// What `url` means to this user, with the headers given.
     pub async fn locate(&self, context: &Context, url: &str) -> Result<Locator, CliError> {
-        self.locator(context, url, &self.header).await
+        let locator = self.locator(context, url, &self.header).await?;
+        match self.platform()? {
+            Some(platform) => Ok(locator.for_platform(platform)),
+            None => Ok(locator),
+        }
     }
 
-    /// The same for a tree that is written to: headers are for what is read, and a directory of this machine may
+    /// As [`Self::locate`], where `--platform all` means one for each kind of machines that an image is for.
+    pub async fn locate_all(&self, context: &Context, url: &str) -> Result<Vec<Locator>, CliError> {
+        if self.platform.as_deref() != Some(ALL) {
+            return Ok(vec![self.locate(context, url).await?]);
+        }
+        let locator = self.locator(context, url, &self.header).await?;
+        if Located::of(&locator.target.url).is_err() {
+            return Ok(vec![locator]);
+        }
+        let sources = context.sources(FileOptions::default()).build();
+        let source = sources.and_then(|sources| sources.for_target(&locator.target));
+        let source = source.map_err(|error| failed("look at", &locator.shown(), error))?;
+        let top = answer(context, top(&source, &locator.target, "look at")).await??;
+        let there = platforms(&top.document).into_iter();
+        let each: Vec<_> =
+            there.map(|(platform, _)| locator.clone().for_platform(platform)).collect();
+        Ok(if each.is_empty() { vec![locator] } else { each })
+    }
+
+    /// The machines that were named.
+    pub fn platform(&self) -> Result<Option<Platform>, CliError> {
+        let Some(platform) = &self.platform else { return Ok(None) };
+        let platform: Result<Platform, PlatformError> = platform.parse();
+        platform.map(Some).map_err(|error| {
+            CliError::new(&codes::USAGE, "the platform cannot be understood")
+                .caused_by(&error)
+                .hint("--platform linux/arm64")
+        })
+    }
+
+    /// The same for what is written to: headers and platform are for what is read, and a directory of this machine may
     /// be new and have any name.
     pub async fn locate_output(&self, context: &Context, url: &str) -> Result<Locator, CliError> {
         if is_local(url) {

@@ -28,6 +28,10 @@ pub enum Scope {
 /// Examples:
 ///   dfctl preheat https://host/model.bin --wait
 ///   dfctl preheat s3://bucket/data/ https://host/dir/ --scope one-seed
+///   dfctl preheat oci://host/team/app:v1 --platform all
+///
+/// Of an image for several kinds of machines the one for this is meant, or for those of --platform; `--platform all` is all
+/// that there are.
 ///
 /// The seed fetches at the lowest urgency, and goes on when the command ends: without --wait that is as soon as it has
 /// taken it on. With --wait, success means that a get or mount through the cluster asks the origin for nothing, as long as
@@ -67,7 +71,7 @@ pub enum Seen {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let mut located = Vec::new();
     for url in &args.urls {
-        located.push(args.access.locate(context, url).await?);
+        located.extend(args.access.locate_all(context, url).await?);
     }
     located.iter().try_for_each(check)?;
     let view = match args.seen {

@@ -34,7 +34,8 @@ const AT_ONCE: usize = 3;
 ///
 /// SRC is an image in a layout (oci-layout:DIR[:NAME]), an archive (docker-archive:FILE[:NAME]) or a registry, and is put
 /// there bit for bit; or a file or directory of this machine, which becomes an artifact of its files. What the registry
-/// has is not sent again, an upload that breaks off goes on where it stands, and the tag is put last.
+/// has is not sent again, an upload that breaks off goes on where it stands, and the tag is put last. Of an image for several
+/// kinds of machines all are put there, or the one of --platform. What is about another image is found by that one.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -46,9 +47,6 @@ pub struct Args {
     destination: String,
     #[command(flatten)]
     access: Access,
-    /// Only the image for these machines, as in linux/arm64, of one that is for several
-    #[arg(long, value_name = "OS/ARCH", env = "DFS_PLATFORM", hide_env_values = true)]
-    platform: Option<String>,
     /// Another repository of the registry that may have the same blobs: they are not sent, then
     #[arg(long, value_name = "REPOSITORY", env = "DFS_MOUNT_FROM", hide_env_values = true)]
     mount_from: Option<String>,
@@ -63,10 +61,10 @@ pub struct Args {
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let begun = Instant::now();
-    let destination = args.access.locate(context, &args.destination).await?;
+    let destination = args.access.locate_output(context, &args.destination).await?;
     let reference = registry(&destination)?;
     let source = args.access.locate(context, &args.source).await?;
-    let machines = machines(args.platform.as_deref())?;
+    let machines = machines(&source);
     let sources = context.sources(FileOptions::default()).build();
     let shown = destination.shown();
     let failed = |error: SourceError| CliError::backend("push to", &shown, of_source_error(&error));
@@ -101,8 +99,8 @@ fn registry(locator: &Locator) -> Result<Reference, CliError> {
     let reference = Reference::of(&locator.target.url).map_err(unusable)?;
     match reference.named() {
         Named::Blob(_) => Err(unusable("a blob has no name of its own: name a tag".to_owned())),
-        _ if reference.layers().is_some() => {
-            Err(unusable("it names some of an image's layers, and all are pushed".to_owned()))
+        _ if reference.layers().is_some() || reference.platform().is_some() => {
+            Err(unusable("it names a part of an image, and all that is named is pushed".to_owned()))
         }
         Named::Tag(_) | Named::Manifest(_) => Ok(reference),
     }

@@ -905,6 +905,41 @@ async fn a_preheating_is_waited_for_or_left_to_the_seed_and_one_failure_hides_no
     assert_eq!(ran.err.matches("DFS-2101").count(), 2, "{}", ran.err);
 }
 
+#[tokio::test]
+async fn images_are_pulled_pinned_indexed_and_told_of() {
+    let fake = Arc::new(Fake::default());
+    let image = "oci://h.test/app:1";
+    let ran = run(&fake, &["image", "ls"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "no image is known here\n"));
+    let ran = run(&fake, &["image", "pull", image]).await;
+    assert!(ran.out.starts_with("pulled  oci://h.test/app:1   100 B in "), "{}", ran.out);
+    assert!(ran.out.contains("source 100 %"), "{}", ran.out);
+    let ran = run_as(Format::Json, &fake, &["image", "pull", image]).await;
+    assert!(
+        ran.out.contains("\"pinned\":false") && ran.out.contains("\"source\":100"),
+        "{}",
+        ran.out
+    );
+    for words in [
+        &["image", "pull", "https://h/x"][..],
+        &["image", "pull", "oci://h.test/app:1!etc"],
+        &["image", "index", "https://h/x", "--push"],
+        &["image", "index", "oci-layout:///d", "--push"],
+        &["image", "pull", image, "--platform", "amd64"],
+    ] {
+        assert_eq!(run(&fake, words).await.exit, Exit::Usage, "{words:?}");
+    }
+    let ran = run(&fake, &["image", "index", image, "--push"]).await;
+    assert!(ran.err.contains("dfctl --solo image index"), "{}", ran.err);
+    let ran = run(&fake, &["image", "index", image, "--import", "/f"]).await;
+    let said = "imported  oci://h.test/app:1  indexes of 2 of 3 layers, 1 were known\n";
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, said));
+    let failure = Some(Failure::new(FailureClass::NoSpace, "no space left"));
+    let failing = Arc::new(Fake { failure, ..Fake::default() });
+    let ran = run(&failing, &["image", "pull", image]).await;
+    assert_eq!(ran.exit, Exit::NoSpace, "{}", ran.err);
+}
+
 const SAYS_SOLO: &str = "no node agent answers: straight from the origin";
 
 #[tokio::test]

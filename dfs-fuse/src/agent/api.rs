@@ -2,9 +2,11 @@
 
 mod cache;
 mod cached;
+mod images;
+mod indexes;
 mod read;
 mod swarm;
-mod views;
+pub(super) mod views;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -22,13 +24,14 @@ use dfs_proto::convert::BadMessage;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
     ApplyTraceRequest, CachedReply, CachedRequest, CollectGarbageReply, CollectGarbageRequest,
-    FilesChunk, HandOverReply, HandOverRequest, ListEntry, ListRequest, MountInfo, MountRequest,
-    MountsReply, MountsRequest, Named, OpenReply, OpenRequest, PinReply, PinRequest, PinTaskReply,
-    PinTaskRequest, PinsReply, PinsRequest, PreheatRequest, ReadChunk, ReadFilesRequest,
-    ReadRequest, RecordTraceRequest, RefreshReply, RefreshRequest, RemoveTaskReply,
-    RemoveTaskRequest, StatusReply, StatusRequest, SwarmReply, SwarmRequest, TasksReply,
-    TasksRequest, TraceReply, TraceRequest, UnmountReply, UnmountRequest, UnpinReply, UnpinRequest,
-    VerifyCacheEvent, VerifyCacheRequest,
+    FilesChunk, HandOverReply, HandOverRequest, ImagesReply, ImagesRequest, ImportIndexesReply,
+    ImportIndexesRequest, IndexImageRequest, LayerIndexPart, ListEntry, ListRequest, MountInfo,
+    MountRequest, MountsReply, MountsRequest, Named, OpenReply, OpenRequest, PinReply, PinRequest,
+    PinTaskReply, PinTaskRequest, PinsReply, PinsRequest, PreheatRequest, PullProgress,
+    PullRequest, ReadChunk, ReadFilesRequest, ReadRequest, RecordTraceRequest, RefreshReply,
+    RefreshRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply, StatusRequest, SwarmReply,
+    SwarmRequest, TasksReply, TasksRequest, TraceReply, TraceRequest, UnmountReply, UnmountRequest,
+    UnpinReply, UnpinRequest, VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -330,6 +333,69 @@ impl node_server::Node for NodeService {
             Ok(chunk)
         });
         Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn images(
+        &self,
+        request: Request<ImagesRequest>,
+    ) -> Result<Response<ImagesReply>, Status> {
+        let images = images::images(&self.agent, Asker::of(&request)).await.map_err(failed)?;
+        Ok(Response::new(ImagesReply { images }))
+    }
+
+    type IndexImageStream = Streamed<LayerIndexPart>;
+
+    async fn index_image(
+        &self,
+        request: Request<IndexImageRequest>,
+    ) -> Result<Response<Self::IndexImageStream>, Status> {
+        let busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let target = request.into_inner().target;
+        let question = self.question((asker, user), target, View::Tree, &[]).await;
+        let question = question.map_err(failed)?;
+        let parts = indexes::index(&self.agent, &question.target).await.map_err(failed)?;
+        let parts = parts.map(move |part| {
+            let _busy = &busy;
+            part.map_err(failed)
+        });
+        Ok(Response::new(parts.boxed()))
+    }
+
+    async fn import_indexes(
+        &self,
+        request: Request<ImportIndexesRequest>,
+    ) -> Result<Response<ImportIndexesReply>, Status> {
+        let _busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        // What is taken over is shown to all.
+        asker.may_evict().map_err(failed)?;
+        let ImportIndexesRequest { target, from } = request.into_inner();
+        let question = self.question((asker, user), target, View::Tree, &[]).await;
+        let from = self.question((asker, user), from, View::File, &[]).await;
+        let (question, from) = (question.map_err(failed)?, from.map_err(failed)?);
+        let imported = indexes::import(&self.agent, &question.target, &from.target).await;
+        imported.map(Response::new).map_err(failed)
+    }
+
+    type PullStream = Streamed<PullProgress>;
+
+    async fn pull(
+        &self,
+        request: Request<PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let PullRequest { target, command } = request.into_inner();
+        let question = self.question((asker, user), target, View::Tree, &command).await;
+        let question = question.map_err(failed)?;
+        let (opened, in_use) = self.agent.hold(&question).await.map_err(failed)?.map_err(failed)?;
+        let progress = self.agent.pull(opened, in_use).await.map_err(failed)?;
+        let progress = progress.map(move |event| {
+            let _busy = &busy;
+            event.map_err(failed)
+        });
+        Ok(Response::new(progress.boxed()))
     }
 
     type PreheatStream = Streamed<Preheating>;

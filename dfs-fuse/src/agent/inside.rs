@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_artifact::image::attached::IndexTrust;
 use dfs_model::Location;
 use dfs_peer::dial::Acceptor;
 use dfs_peer::digests::Identity;
@@ -249,6 +250,7 @@ fn options(
         sources,
         lifetime: Lifetime::OfTheProcess,
         compression: Compression::Auto,
+        index_trust: IndexTrust::default(),
         lent: dfs_peer::store::Lent::default(),
     }
 }

@@ -25,7 +25,7 @@ pub(super) use self::mounting::{Begun, Course, KEPT};
 pub use self::shown::MountView;
 pub(super) use self::shown::{Meant, Now, Showing, Shown, What, shown};
 use self::shown::{MountedView, Watcher, content_of};
-pub(super) use self::trees::{shows_whole, tree_of, whole_tree};
+pub(super) use self::trees::{TreeOf, shows_whole, tree_of, tree_of_index, whole_tree};
 use super::AgentFacts;
 use super::asker::Asker;
 use super::before::Before;

@@ -31,10 +31,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::records::{FORMAT, Records};
-use self::room::Needs;
 use super::content::SpaceContent;
 use super::kept;
 use super::mounts::{Meant, MountTableError, What};
+use super::needs::Needs;
 use super::prefetch::Mode;
 use super::traces::subject;
 use super::{Agent, Asker, CallError};

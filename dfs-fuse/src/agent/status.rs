@@ -80,6 +80,9 @@ pub enum CallError {
     /// As many pins as there may be.
     #[error("there are {0} pins: no more are taken")]
     TooManyPins(usize),
+    /// The indexes of layers are with the seeds.
+    #[error("an agent in a cluster keeps no indexes of layers: the seeds do")]
+    NotAlone,
     /// It cannot be written down.
     #[error("the pin cannot be written to the data directory")]
     PinNotKept(#[source] io::Error),
@@ -174,6 +177,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
             FollowError::Switch(_) => (Code::FailedPrecondition, "mount-failed"),
         },
         CallError::Store(error) => store_class(error),
+        CallError::NotAlone => (Code::Unimplemented, "unsupported"),
         CallError::NoPath(_) => (Code::NotFound, "no-path"),
         CallError::IsTree => (Code::FailedPrecondition, "is-tree"),
         CallError::NotTree => (Code::FailedPrecondition, "not-tree"),

@@ -9,8 +9,8 @@ use dfs_tests::{Cluster, Registry};
 use serde_json::{Value, json};
 
 use crate::registry::three_layers;
-use crate::support::images::{INDEX, Layout, Packing, here, sha256};
-use crate::support::trees::put;
+use crate::support::images::{INDEX, Layout, MANIFEST, Packing, here, sha256};
+use crate::support::trees::{noise, put};
 use crate::support::{Agent, Expected, Place, binaries};
 
 /// An image of three layers in a registry.
@@ -120,6 +120,131 @@ fn a_layout_takes_several_images_and_is_not_written_over_something_else() {
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains("is no layout"), "{}", said.stderr);
     assert_eq!(files(&mine).len(), 1);
+}
+
+/// What `dfctl image ls` says of the image by this name, once.
+fn listed(agent: &Agent, url: &str) -> Option<Value> {
+    let told = agent.dfctl(&["image", "ls", "--format", "json"]).done().json().unwrap();
+    let mut found = told["items"].as_array().unwrap().iter().filter(|one| one["url"] == url);
+    let one = found.next().cloned();
+    assert!(found.next().is_none(), "{told}");
+    one
+}
+
+#[test]
+fn a_pulled_image_is_all_here_and_a_mount_of_it_gets_no_byte_from_anywhere() {
+    let place = Place::new();
+    let (registry, layout) = pushed(&place);
+    let url = registry.url("team/app:v1");
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    for agent in [Agent::solo(&place, "solo"), Agent::of(&cluster, &place, "node")] {
+        assert_eq!(listed(&agent, &url), None, "nobody has looked at it");
+        agent.dfctl(&["ls", &format!("{url}!")]).done();
+        let known = listed(&agent, &url).unwrap();
+        let (bytes, cached) = (known["bytes"].as_u64().unwrap(), &known["cached_bytes"]);
+        assert!(cached.as_u64().unwrap() < bytes || agent.node.name() == "solo", "{known}");
+        let pulled = agent.dfctl(&["image", "pull", &url, "--format", "json"]).done();
+        let pulled = pulled.json().unwrap();
+        assert!(pulled["bytes"].as_u64().unwrap() >= bytes, "{pulled}");
+        let from = &pulled["ledger"];
+        let named = ["cache", "source"].map(|name| from[name].as_u64().unwrap());
+        let parents = from["parents"].as_array().unwrap().iter();
+        let parents = parents.map(|parent| parent["bytes"].as_u64().unwrap());
+        let sum = named.iter().sum::<u64>() + parents.sum::<u64>();
+        assert_eq!(sum, pulled["bytes"].as_u64().unwrap(), "{pulled}");
+        let here = listed(&agent, &url).unwrap();
+        assert_eq!(here["cached_bytes"], bytes, "{here}");
+        assert_eq!((&here["mounts"], &here["pinned"]), (&json!([]), &json!(false)), "{here}");
+        assert_eq!(here["platform"], format!("linux/{}", self::here()), "{here}");
+        let manifest = layout.image(self::here());
+        assert_eq!(
+            (&here["digest"], &here["manifest"]),
+            (&manifest["digest"], &manifest["digest"])
+        );
+
+        let asked = registry.requests("GET", "/blobs/");
+        let dir = agent.mount(&url, place.path(&format!("{}-mount", agent.node.name())));
+        files(&dir);
+        assert_eq!(registry.requests("GET", "/blobs/"), asked);
+        let shown = agent.shown(&dir).unwrap();
+        let ledger = &shown["ledger"];
+        assert_eq!((&ledger["source"], &ledger["parents"]), (&json!(0), &json!([])), "{shown}");
+        let mounted = listed(&agent, &url).unwrap();
+        assert_eq!(mounted["mounts"], json!([dir.to_str().unwrap()]), "{mounted}");
+        agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+        agent.dfctl(&["image", "pull", "--pin", &url]).done();
+        assert_eq!(listed(&agent, &url).unwrap()["pinned"], true);
+        let table = agent.dfctl(&["image", "ls"]).done();
+        assert!(
+            table.text().contains("pinned") && table.text().contains("all"),
+            "{}",
+            table.text()
+        );
+        let pins = agent.dfctl(&["cache", "ls", "--pins"]).done();
+        assert!(pins.text().contains(&url), "{}", pins.text());
+    }
+}
+
+#[test]
+fn an_image_that_does_not_fit_or_is_not_there_is_not_pulled() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("large"), &noise(5, 80 << 20));
+    layout.layer(&tree, Packing::Zstd);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:large").unwrap();
+    let agent = Agent::solo_with(&place, "agent", &["--capacity", "64MiB"]);
+    let said = agent.dfctl(&["image", "pull", &registry.url("app:large")]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("room"), "{}", said.stderr);
+    agent.dfctl(&["image", "pull", &registry.url("app:none")]).fails(3, "DFS-2101");
+    agent.dfctl(&["image", "pull", "https://h.test/x"]).fails(2, "DFS-1002");
+}
+
+#[test]
+fn what_refers_to_an_image_is_found_by_it_also_where_the_registry_keeps_no_account() {
+    let place = Place::new();
+    let (registry, layout) = pushed(&place);
+    let image = layout.image(here());
+    let agent = Agent::solo(&place, "agent");
+    let attach = |kind: &str| {
+        let made = Layout::new(place.path(kind));
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": format!("application/vnd.test.{kind}"),
+            "config": made.blob("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": [made.blob("text/plain", kind.as_bytes())],
+            "subject": image,
+            "annotations": { "vnd.test.said": kind },
+        });
+        made.name(made.blob(MANIFEST, manifest.to_string().as_bytes()));
+        let from = format!("oci-layout:{}", made.dir().display());
+        agent.dfctl(&["push", &from, &registry.url(&format!("team/app:{kind}"))]).done();
+        sha256(manifest.to_string().as_bytes())
+    };
+    let inspect = || {
+        let words = ["image", "inspect", &registry.url("team/app:v1"), "--format", "json"];
+        agent.dfctl(&words).done().json().unwrap()["referrers"].clone()
+    };
+    assert_eq!(inspect(), json!([]));
+    let wanted = ["signature", "contents"].map(|kind| (kind, attach(kind)));
+    // It is no other thing the second time.
+    attach("contents");
+    let found = inspect();
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 2, "{found:?}");
+    for ((kind, digest), found) in wanted.iter().zip(found) {
+        assert_eq!(found["artifact_type"], format!("application/vnd.test.{kind}"));
+        assert_eq!((&found["digest"], &found["about"]), (&json!(digest), &image["digest"]));
+        assert_eq!(found["annotations"]["vnd.test.said"], *kind);
+    }
+    let tag = image["digest"].as_str().unwrap().replace(':', "-");
+    assert!(registry.requests("PUT", &format!("/manifests/{tag}")) > 0, "a list kept by hand");
+    let said = agent.dfctl(&["image", "inspect", &registry.url("team/app:v1")]).done();
+    assert!(said.text().contains("application/vnd.test.signature"), "{}", said.text());
 }
 
 #[test]

@@ -40,6 +40,7 @@ mod herd;
 mod holes;
 mod image_commands;
 mod images;
+mod indexes;
 mod keeping;
 mod kills;
 mod lanes;

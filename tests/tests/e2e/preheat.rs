@@ -3,8 +3,11 @@
 use std::fs;
 
 use dfs_tests::process::Said;
-use dfs_tests::{Body, Cluster, Fault, Origin};
+use dfs_tests::registry::Guard;
+use dfs_tests::{Body, Cluster, Fault, Origin, Registry};
+use serde_json::json;
 
+use crate::support::images::{INDEX, Layout, Packing};
 use crate::support::site::{Site, part_in, visitor};
 use crate::support::trees;
 use crate::support::{Agent, Expected, Place, Running, binaries, until};
@@ -76,6 +79,43 @@ fn without_waiting_the_seed_goes_on_by_itself() {
     let said = agent.dfctl(&["preheat", "--wait", &origin.url("/f")]).done();
     assert!(said.text().starts_with("preheated"), "{}", said.text());
     assert_eq!(origin.counters().body_bytes, 4 * MIB, "one copy");
+}
+
+#[test]
+fn an_image_is_preheated_for_the_machines_that_are_named_or_for_all() {
+    let place = Place::new();
+    let layout = Layout::new(place.path("layout"));
+    let of = |architecture: &str| {
+        let tree = place.dir(&format!("tree-{architecture}"));
+        trees::put(&tree.join("hello"), format!("of {architecture}").as_bytes());
+        let mut layout = layout.clone();
+        let mut named = layout.layer(&tree, Packing::Gzip).image(architecture);
+        named["platform"] = json!({ "os": "linux", "architecture": architecture });
+        (named, layout.layer_digest(0))
+    };
+    let images = ["amd64", "arm64", "s390x"].map(of);
+    let manifests: Vec<_> = images.iter().map(|(named, _)| named).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    layout.name(layout.blob(INDEX, index.to_string().as_bytes()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:all").unwrap();
+    let fetched = || images.each_ref().map(|(_, layer)| registry.sent(200, layer).len());
+
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "node");
+    let url = registry.url("app:all");
+    agent.dfctl(&["preheat", "--wait", &url, "--platform", "linux/s390x"]).done();
+    assert_eq!(fetched(), [0, 0, 1]);
+    let said = agent.dfctl(&["preheat", "--wait", &url, "--platform", "all"]).done();
+    assert_eq!(said.text().matches("preheated").count(), 3, "{}", said.text());
+    assert_eq!(fetched(), [1, 1, 1]);
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let platform = format!("linux/{architecture}");
+        let hello = format!("{url}!hello");
+        let said = agent.dfctl(&["cat", &hello, "--platform", &platform]).done();
+        assert_eq!(said.stdout, format!("of {architecture}").as_bytes());
+    }
+    assert_eq!(fetched(), [1, 1, 1], "each once");
 }
 
 #[test]

@@ -79,16 +79,18 @@ fn an_image_is_mounted_as_it_is_unpacked_elsewhere_and_its_blobs_leave_the_regis
 }
 
 #[test]
-fn an_image_is_chosen_for_this_machine_and_one_without_is_refused() {
+fn an_image_is_chosen_for_this_machine_or_the_one_that_is_named_and_one_without_is_refused() {
     let place = Place::new();
-    let mut layout = Layout::new(place.path("layout"));
-    let tree = place.dir("tree");
-    put(&tree.join("hello"), b"of this machine");
-    layout.layer(&tree, Packing::Gzip);
-    let mut named = layout.image(here());
-    named["platform"] = json!({ "os": "linux", "architecture": here() });
-    let mut other = layout.image("s390x");
-    other["platform"] = json!({ "os": "linux", "architecture": "s390x" });
+    let layout = Layout::new(place.path("layout"));
+    let of = |architecture: &str| {
+        let mut layout = layout.clone();
+        let tree = place.dir(&format!("tree-{architecture}"));
+        put(&tree.join("hello"), format!("of {architecture}").as_bytes());
+        let mut named = layout.layer(&tree, Packing::Gzip).image(architecture);
+        named["platform"] = json!({ "os": "linux", "architecture": architecture });
+        named
+    };
+    let (named, other) = (of(here()), of("s390x"));
     let index = |manifests: &[&serde_json::Value]| {
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
         layout.blob(INDEX, index.to_string().as_bytes())
@@ -98,15 +100,55 @@ fn an_image_is_chosen_for_this_machine_and_one_without_is_refused() {
     registry.push(layout.dir(), "app:all").unwrap();
     layout.name(index(&[&other]));
     registry.push(layout.dir(), "app:theirs").unwrap();
+    layout.name(named.clone());
+    registry.push(layout.dir(), "app:alone").unwrap();
 
-    let agent = Agent::solo(&place, "agent");
-    let dir = agent.mount(&registry.url("app:all"), place.path("mount"));
-    assert_eq!(fs::read(dir.join("hello")).unwrap(), b"of this machine");
-    let dir = place.dir("refused");
-    let said = agent.dfctl(&["mount", &registry.url("app:theirs"), dir.to_str().unwrap()]);
-    assert_ne!(said.code, 0);
-    assert!(said.stderr.contains("there is no image for linux/"), "{}", said.stderr);
-    assert!(said.stderr.contains("linux/s390x"), "{}", said.stderr);
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    for agent in [Agent::solo(&place, "solo"), Agent::of(&cluster, &place, "node")] {
+        let mount = |number: &str| place.path(&format!("{}-{number}", agent.node.name()));
+        let all = registry.url("app:all");
+        let dir = agent.mount(&all, mount("own"));
+        let own = format!("of {}", here());
+        assert_eq!(fs::read(dir.join("hello")).unwrap(), own.as_bytes());
+        let refused = |words: &[&str], there: &str| {
+            let said = agent.dfctl(words);
+            assert_ne!(said.code, 0, "{words:?}");
+            assert!(said.stderr.contains("there is no image for linux/"), "{}", said.stderr);
+            assert!(said.stderr.contains(there), "{}", said.stderr);
+        };
+        let dir = mount("refused");
+        fs::create_dir(&dir).unwrap();
+        let into = dir.to_str().unwrap();
+        agent.guard(&dir);
+        refused(&["mount", &registry.url("app:theirs"), into], "linux/s390x");
+        let both = format!("there is linux/s390x, linux/{}", here());
+        refused(&["mount", &all, into, "--platform", "linux/riscv64"], &both);
+        let alone = registry.url("app:alone");
+        let only = format!("there is linux/{}", here());
+        refused(&["mount", &alone, into, "--platform", "linux/s390x"], &only);
+        assert_eq!(agent.shown(&dir), None);
+
+        // The choice is part of the name: of a mount, and of what is read.
+        let z = ["--platform", "linux/s390x"];
+        agent.dfctl(&["mount", &all, into, z[0], z[1], "--follow=1h"]).done();
+        assert_eq!(fs::read(dir.join("hello")).unwrap(), b"of s390x");
+        let shown = agent.shown(&dir).unwrap();
+        assert_eq!(shown["url"], format!("{all}?platform=linux/s390x"), "{shown}");
+        agent.dfctl(&["mounts", "--refresh", into]).done();
+        assert_eq!(fs::read(dir.join("hello")).unwrap(), b"of s390x");
+        let hello = format!("{all}!hello");
+        let said = agent.dfctl(&["cat", &hello, z[0], z[1]]).done();
+        assert_eq!(said.stdout, b"of s390x");
+        let out = mount("out");
+        agent.dfctl(&["get", &hello, "-o", out.to_str().unwrap(), z[0], z[1]]).done();
+        assert_eq!(fs::read(&out).unwrap(), b"of s390x");
+        agent.dfctl(&["stat", &hello, z[0], z[1]]).done();
+        let inside = agent.dfctl(&["ls", &format!("{all}!"), z[0], z[1]]).done();
+        assert!(inside.text().contains("hello"), "{}", inside.text());
+        let copy = mount("copy");
+        agent.dfctl(&["sync", &all, copy.to_str().unwrap(), z[0], z[1]]).done();
+        assert_eq!(fs::read(copy.join("hello")).unwrap(), b"of s390x");
+    }
 }
 
 #[test]

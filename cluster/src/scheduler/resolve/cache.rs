@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use dfs_proto::scheduler::ResolveReply;
+use dfs_source::oci::Platform;
 use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -26,6 +27,8 @@ pub struct Key {
     pub headers: Vec<(String, String)>,
     /// Seen as what.
     pub view: i32,
+    /// For which machine, of an image that names none.
+    pub platform: Option<Platform>,
     /// Which directory of it, where only what lies right in there is asked for.
     pub level: Option<Bytes>,
 }
@@ -158,7 +161,7 @@ mod tests {
 
     fn key(n: usize) -> Key {
         let url = CanonicalUrl::parse(&format!("https://example.org/{n}")).unwrap();
-        Key { url, headers: Vec::new(), view: 1, level: None }
+        Key { url, headers: Vec::new(), view: 1, platform: None, level: None }
     }
 
     fn known(since: Instant) -> Known {

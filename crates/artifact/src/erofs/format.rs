@@ -222,6 +222,13 @@ pub(super) fn seal(image: &mut [u8], block_log2: u8) {
     image[SUPER_OFFSET + 4..SUPER_OFFSET + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// The same of one that was changed after it was sealed.
+pub(super) fn reseal(image: &mut [u8], block_log2: u8) {
+    image[SUPER_OFFSET + 4..SUPER_OFFSET + 8].fill(0);
+    image[SUPER_OFFSET + 48..SUPER_OFFSET + 64].fill(0);
+    seal(image, block_log2);
+}
+
 /// A slot of the device table.
 pub(super) fn encode_device(space: &Space, blocks: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(DEVICE_SLOT_BYTES);

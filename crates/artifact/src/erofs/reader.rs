@@ -3,7 +3,7 @@
 
 use super::dir::{DirBlock, RawEntry};
 use super::format::{
-    CHUNK_BYTES, DEVICE_SLOT_BYTES, DIRENT_BYTES, FormatError, NULL_BLOCK, SLOT_BYTES, Super,
+    self, CHUNK_BYTES, DEVICE_SLOT_BYTES, DIRENT_BYTES, FormatError, NULL_BLOCK, SLOT_BYTES, Super,
     u16_at, u32_at,
 };
 use super::inode::{Attr, Inode, Kind, Layout};
@@ -151,6 +151,18 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
         let slot =
             self.bytes().get(self.head.devices + usize::from(number) * DEVICE_SLOT_BYTES..)?;
         Some((*slot.first_chunk()?, u64::from(u32_at(slot, 64)?)))
+    }
+
+    /// The image proper with these tags on its spaces, in their order: as if it had been written with them.
+    pub fn retagged<'t>(&self, tags: impl IntoIterator<Item = &'t [u8; 64]>) -> Vec<u8> {
+        let mut image = self.bytes().to_vec();
+        let slots = (0..usize::from(self.head.spaces)).zip(tags);
+        for (number, tag) in slots {
+            let at = self.head.devices + number * DEVICE_SLOT_BYTES;
+            image[at..at + tag.len()].copy_from_slice(tag);
+        }
+        format::reseal(&mut image, self.head.block_log2);
+        image
     }
 
     /// The root directory.

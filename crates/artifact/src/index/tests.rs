@@ -79,7 +79,7 @@ fn build(tree: &TreeBuilder, recipes: &[Recipe]) -> Vec<u8> {
         spaces: recipes.iter().map(space).collect(),
     };
     let image = write_image(tree, &options).unwrap();
-    write_index(image, url("https://h/d/"), recipes, &LeftOut::default()).unwrap()
+    write_index(image, url("https://h/d/"), recipes, &LeftOut::default(), None).unwrap()
 }
 
 #[test]
@@ -118,6 +118,27 @@ fn a_space_that_is_read_elsewhere_than_its_task_is_is_refused() {
         let parsed = Index::parse(build(&tree(), &spaces));
         assert_eq!(parsed.is_ok(), is_taken, "{name} {read} {parsed:?}");
     }
+}
+
+#[test]
+fn an_index_over_other_spaces_is_the_one_that_would_have_been_made_over_them() {
+    let others: Vec<Recipe> = spaces()
+        .into_iter()
+        .map(|recipe| {
+            let key = TaskKey { domain: "private".into(), ..recipe.key };
+            Recipe { key, ..recipe }
+        })
+        .collect();
+    let theirs = Index::parse(build(&tree(), &spaces())).unwrap();
+    let rebound = theirs.rebound(url("https://h/d/"), &others).unwrap();
+    assert_eq!(rebound, build(&tree(), &others));
+    assert_eq!(Index::parse(rebound).unwrap().spaces(), others);
+    // Spaces that are not fit for it make no index.
+    let short = at("https://h/d/big", Recipe { length: Some(9_000), ..others[1].clone() });
+    let unfit = theirs.rebound(url("https://h/d/"), &[others[0].clone(), short]).unwrap();
+    assert!(Index::parse(unfit).is_err());
+    let fewer = theirs.rebound(url("https://h/d/"), &others[..1]).unwrap();
+    assert!(Index::parse(fewer).is_err());
 }
 
 #[test]

@@ -126,7 +126,8 @@ impl Context<'_> {
             tasks.push(self.parts(&tasks[0], length, parts_length, parts)?);
         }
         let block_size = BlockSize::B512;
-        self.finish(Planned { tree, block_size, build_time: newest, tasks, left_out }).await
+        let image = None;
+        self.finish(Planned { tree, block_size, build_time: newest, tasks, left_out, image }).await
     }
 
     /// A space of `length` bytes put together from parts of an archive.

@@ -6,8 +6,10 @@
 //! configuration says of it, before anything of it is shown; but one that has a table of contents is shown by that, and each
 //! chunk of it held against the table (decision 40).
 
+mod attached;
 mod by_toc;
 mod equal;
+mod indexed;
 mod layers;
 mod made_of;
 mod rafs;
@@ -16,20 +18,23 @@ mod whole;
 
 use bytes::Bytes;
 use dfs_model::{TaskKey, TaskKind, UrlError, Validator};
-use dfs_source::oci::{ContentDigest, Located, Named, validator};
+use dfs_source::oci::{ContentDigest, Located, Named, digest_of, validator};
 use dfs_source::{SourceError, Sources, Stat, Target};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+pub use self::indexed::{Imported, IndexedImage, IndexedLayer, import_indexes, index_layers};
 pub use self::made_of::{ImageLayers, NamedLayer, image_layers};
+use self::stack::Stack;
 use super::{Artifact, Context, Planned, ResolveError};
 use crate::erofs::{BlockSize, WriteError};
 use crate::image::artifact::ArtifactFile;
-use crate::image::manifest::{Contents, MAX_DOCUMENT};
+use crate::image::attached::About;
+use crate::image::manifest::{Contents, LayerBlob, MAX_DOCUMENT};
 use crate::image::{
-    Descriptor, Document, ImageConfig, Manifest, ManifestError, MergeError, NoSuchPlatform,
-    Platform, choose, parse,
+    Descriptor, Document, ImageConfig, Manifest, ManifestError, MergeError, NoSuchPlatform, check,
+    choose, parse,
 };
-use crate::index::IndexError;
+use crate::index::{ImageFacts, IndexError};
 use crate::rafs::RafsError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
 use crate::tar::TarError;
@@ -37,6 +42,9 @@ use crate::tree::{Content, FileData, LeftOut, Location, Meta, Mtime, TreeBuilder
 
 /// Indexes within indexes that are followed.
 const MAX_DEPTH: usize = 3;
+
+/// What a manifest is of which nobody says what it is.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Layers, and files of an artifact, that are looked at at a time.
 const AT_ONCE: usize = 4;
@@ -124,9 +132,45 @@ pub enum ImageError {
     Rafs(#[from] RafsError),
 }
 
+/// What is known of something without the configuration of an image.
+fn facts_of(stat: &Stat, chosen: &Chosen) -> ImageFacts {
+    let manifest = chosen.about.digest;
+    let digest = digest_of(&stat.validator).unwrap_or(manifest);
+    ImageFacts { digest, manifest, platform: None }
+}
+
 /// Whether a target names a manifest of a registry, whose contents make a tree.
 pub(super) fn is_manifest(target: &Target) -> bool {
     Located::of(&target.url).is_ok_and(|reference| !matches!(reference.named(), Named::Blob(_)))
+}
+
+/// The documents of an image, read and held against each other.
+struct Documents {
+    about: About,
+    /// What the name stood for.
+    named: ContentDigest,
+    layers: Vec<LayerBlob>,
+    config: ImageConfig,
+}
+
+impl Documents {
+    /// All of its layers.
+    fn stack<'a>(&'a self, reference: &'a Located) -> Stack<'a> {
+        let of = ImageFacts {
+            digest: self.named,
+            manifest: self.about.digest,
+            platform: Some(self.config.platform.to_string()),
+        };
+        Stack::new(reference, &self.layers, &self.config.diff_ids, of)
+    }
+}
+
+/// A manifest that was come by.
+struct Chosen {
+    manifest: Manifest,
+    about: About,
+    /// Whether no list led to it, which says for which machines it is.
+    is_alone: bool,
 }
 
 impl Context<'_> {
@@ -143,36 +187,80 @@ impl Context<'_> {
         let url = &stat.url;
         let unusable = |reason| UrlError::Unusable { url: url.to_string(), reason };
         let reference = Located::of(url).map_err(unusable).map_err(SourceError::from)?;
-        let manifest = self.manifest(&reference, stat).await?;
-        match manifest.contents().map_err(|error| self.image_error(error))? {
+        let chosen = self.manifest(&reference, stat).await?;
+        match chosen.manifest.contents().map_err(|error| self.image_error(error))? {
             Contents::Image(layers) => {
-                let config = reference.blob(manifest.config.digest);
-                let config = self.described(&config, &manifest.config).await?;
-                let config = ImageConfig::parse(&config, &manifest, &layers);
-                let config = config.map_err(|error| self.image_error(error))?;
-                let (wanted, has) = (reference.layers().unwrap_or(layers.len()), layers.len());
+                let documents = self.of_image(&reference, stat, chosen, layers).await?;
+                let mut stack = documents.stack(&reference);
+                let (wanted, has) = (reference.layers(), stack.layers.len());
+                let wanted = wanted.unwrap_or(has);
                 if wanted > has {
                     return Err(self.image_error(ImageError::FewerLayers { wanted, has }));
                 }
-                let (layers, diff_ids) = (&layers[..wanted], &config.diff_ids[..wanted]);
-                self.layers(&reference, layers, diff_ids, sources).await
+                stack.layers = &documents.layers[..wanted];
+                stack.diff_ids = &documents.config.diff_ids[..wanted];
+                self.layers(&stack, sources).await
             }
-            Contents::Rafs(layers) => self.rafs(&reference, &layers).await,
-            Contents::Artifact { files, .. } => self.files(&reference, &files).await,
+            Contents::Rafs(layers) => {
+                let of = facts_of(stat, &chosen);
+                self.rafs(&reference, &layers, of).await
+            }
+            Contents::Artifact { files, .. } => {
+                let of = facts_of(stat, &chosen);
+                self.files(&reference, &files, of).await
+            }
         }
     }
 
-    /// The manifest that is for this machine.
-    async fn manifest(&self, reference: &Located, stat: &Stat) -> Result<Manifest, ResolveError> {
+    /// The documents of what is an image.
+    async fn documents(&self, reference: &Located, stat: &Stat) -> Result<Documents, ResolveError> {
+        let chosen = self.manifest(reference, stat).await?;
+        let contents = chosen.manifest.contents();
+        match contents.map_err(|error| self.image_error(error))? {
+            Contents::Image(layers) => self.of_image(reference, stat, chosen, layers).await,
+            Contents::Rafs(_) => Err(self.image_error(ImageError::NoLayers)),
+            Contents::Artifact { .. } => Err(self.image_error(ImageError::NoImage)),
+        }
+    }
+
+    async fn of_image(
+        &self,
+        reference: &Located,
+        stat: &Stat,
+        chosen: Chosen,
+        layers: Vec<LayerBlob>,
+    ) -> Result<Documents, ResolveError> {
+        let Chosen { manifest, about, is_alone } = chosen;
+        let config = reference.blob(manifest.config.digest);
+        let config = self.described(&config, &manifest.config).await?;
+        let config = ImageConfig::parse(&config, &manifest, &layers);
+        let config = config.map_err(|error| self.image_error(error))?;
+        if let Some(wanted) = reference.platform().filter(|_| is_alone) {
+            check(&config.platform, wanted).map_err(|error| self.image_error(error))?;
+        }
+        let named = digest_of(&stat.validator).unwrap_or(about.digest);
+        Ok(Documents { about, named, layers, config })
+    }
+
+    /// The manifest that is for the machines that are named, or for the one that asks.
+    async fn manifest(&self, reference: &Located, stat: &Stat) -> Result<Chosen, ResolveError> {
         let mut bytes = self.document(&self.target, stat).await?;
         let mut served_as = stat.content_type.clone();
-        for _ in 0..MAX_DEPTH {
+        let wanted = reference.platform().unwrap_or(&self.options.platform);
+        for depth in 0..MAX_DEPTH {
             let document = parse(&bytes, served_as.as_deref());
             let named = match document.map_err(|error| self.image_error(error))? {
-                Document::Manifest(manifest) => return Ok(*manifest),
+                Document::Manifest(manifest) => {
+                    let about = About {
+                        media_type: served_as.unwrap_or_else(|| MANIFEST.to_owned()),
+                        digest: ContentDigest::sha256(&bytes),
+                        size: bytes.len() as u64,
+                    };
+                    return Ok(Chosen { manifest: *manifest, about, is_alone: depth == 0 });
+                }
                 Document::Index(named) => named,
             };
-            let chosen = choose(&named, &Platform::here());
+            let chosen = choose(&named, wanted);
             let chosen = chosen.map_err(|error| self.image_error(error))?;
             bytes = self.described(&reference.manifest(chosen.digest), chosen).await?;
             served_as = Some(chosen.media_type.clone()).filter(|kind| !kind.is_empty());
@@ -257,6 +345,7 @@ impl Context<'_> {
         &self,
         reference: &Located,
         files: &[ArtifactFile],
+        of: ImageFacts,
     ) -> Result<Artifact, ResolveError> {
         let looking = files.iter().map(|file| self.blob_recipe(reference, &file.blob));
         let looking: Vec<_> = looking.collect();
@@ -274,6 +363,7 @@ impl Context<'_> {
         tree.date_implicit_directories();
         let (block_size, build_time) = (BlockSize::B4096, Mtime::default());
         let left_out = LeftOut::default();
-        self.finish(Planned { tree, block_size, build_time, tasks, left_out }).await
+        let image = Some(of);
+        self.finish(Planned { tree, block_size, build_time, tasks, left_out, image }).await
     }
 }

@@ -205,7 +205,7 @@ impl Context<'_> {
             .map_err(|source| ResolveError::Tree { url: self.url(), source })?;
         let tasks = self.tasks(plan, &rows)?;
         let block_size = BlockSize::B4096;
-        Ok(Planned { tree, block_size, build_time, tasks, left_out })
+        Ok(Planned { tree, block_size, build_time, tasks, left_out, image: None })
     }
 
     fn tasks(&self, plan: SpacePlan, rows: &Rows) -> Result<Vec<Recipe>, ResolveError> {

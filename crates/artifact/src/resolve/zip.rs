@@ -64,7 +64,8 @@ impl Context<'_> {
         }
         let Placing { tree, newest: build_time, left_out, .. } = placing;
         let block_size = BlockSize::B512;
-        self.finish(Planned { tree, block_size, build_time, tasks, left_out }).await
+        let image = None;
+        self.finish(Planned { tree, block_size, build_time, tasks, left_out, image }).await
     }
 
     fn refused(&self, source: ZipError) -> ResolveError {

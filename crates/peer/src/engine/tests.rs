@@ -224,6 +224,7 @@ impl Field {
             source_requests: 16,
             lifetime,
             compression: crate::wire::Compression::Auto,
+            index_trust: Default::default(),
         };
         (Engine::start(parts, &self.tracker, self.stop.clone()), dir)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_artifact::image::attached::AttachedPart;
 use dfs_artifact::origin::KeepCheckpoints;
 use dfs_artifact::resolve::{ImageError, OpenTask};
 use dfs_artifact::{Index, Origin, Recipe, ResolveError};
@@ -21,7 +22,7 @@ use dfs_source::{Credentials, SourceError, Target};
 use parking_lot::Mutex;
 
 use super::confirmed::{ConfirmedGroups, HeldAgainst, Seen};
-use super::{Kept, read_whole};
+use super::{Kept, attached, read_whole};
 use crate::classes::Class;
 use crate::engine::{Engine, Role};
 use crate::store::{Pins, StoreError};
@@ -35,8 +36,8 @@ const LARGEST_KEPT: u64 = 1 << 30;
 const DIGEST_BYTES: usize = blake3::OUT_LEN;
 
 /// What of the name of what is kept beside a content tells what it is, and its format.
-const CHECKPOINTS: &str = " checkpoints.1";
-const GROUPS: &str = " groups.1";
+pub(super) const CHECKPOINTS: &str = " checkpoints.1";
+pub(super) const GROUPS: &str = " groups.1";
 
 /// Most other layers that are looked into for equal files, and most bytes of their indexes.
 const LAYERS: usize = 48;
@@ -140,6 +141,14 @@ impl OpenTask for KeepWhatIsRead {
         let opened = self.opened.lock().get(&recipe.key.id()).map(|opened| opened.seen.clone());
         let Some(seen) = opened.and_then(|seen| seen.take()) else { return };
         Beside::groups(&self.engine, recipe).keep(seen.encode().into()).await;
+    }
+
+    async fn beside(&self, recipe: &Recipe) -> Vec<AttachedPart> {
+        attached::beside(&self.engine, recipe).await
+    }
+
+    async fn keep_beside(&self, recipe: &Recipe, beside: Vec<AttachedPart>) -> bool {
+        attached::keep_beside(&self.engine, recipe, beside).await
     }
 
     async fn keep(&self, name: &TaskKey, content: Bytes) {

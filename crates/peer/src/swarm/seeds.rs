@@ -4,10 +4,11 @@
 
 use std::sync::atomic::Ordering;
 
-use dfs_model::{HostInfo, RouteKey};
+use dfs_model::{CanonicalUrl, HostInfo, RouteKey};
 use dfs_proto::scheduler::{ResolveReply, ResolveRequest};
 use dfs_proto::seed;
 use dfs_proto::seed::seed_client::SeedClient;
+use dfs_source::oci::{Platform, platform_asked};
 
 use super::{Swarm, SwarmError, messages, refused};
 use crate::dial::Callee;
@@ -50,6 +51,10 @@ impl Swarm {
     }
 
     fn question_of_seed(&self, request: &ResolveRequest) -> seed::ResolveRequest {
+        let url = request.target.as_ref().map(|target| CanonicalUrl::parse(&target.url));
+        let platform = url
+            .and_then(Result::ok)
+            .and_then(|url| platform_asked(&url, &Platform::here().to_string()));
         seed::ResolveRequest {
             target: request.target.clone(),
             view: request.view,
@@ -58,6 +63,7 @@ impl Swarm {
             area: self.options.host.location.area.clone(),
             read: request.read,
             level: request.level.clone(),
+            platform: platform.map(|platform| platform.to_string()).unwrap_or_default(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use dfs_model::{printable, shortened};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// The digest of a document or a blob.
@@ -15,6 +15,12 @@ pub enum ContentDigest {
     Sha256([u8; 32]),
     /// SHA-512.
     Sha512([u8; 64]),
+}
+
+impl Serialize for ContentDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// A digest that cannot be read, or of an algorithm that nobody checks here.

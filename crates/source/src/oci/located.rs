@@ -2,7 +2,7 @@
 //!
 //! `oci-layout:///DIR` is a directory as the image specification has it, `docker-archive:///FILE` a tar as `docker save`
 //! writes it. Behind the path stands what of it is meant: `?name=NAME`, `?manifest=DIGEST` or `?blob=DIGEST`; nothing where it
-//! has but one image.
+//! has but one image. `&platform=OS/ARCH` is the one for such machines among several.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use dfs_model::{CanonicalUrl, UrlError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use super::{ContentDigest, DigestError, Named, Reference};
+use super::{ContentDigest, DigestError, Named, Platform, Reference, reference};
 
 /// What a query keeps as it is of a name.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC
@@ -51,6 +51,7 @@ pub struct OnDisk {
     /// As a URL has it.
     path: String,
     named: Named,
+    platform: Option<Platform>,
 }
 
 impl Located {
@@ -74,9 +75,7 @@ impl Located {
     pub fn blob(&self, digest: ContentDigest) -> Self {
         match self {
             Self::Registry(reference) => Self::Registry(reference.blob(digest)),
-            Self::OnDisk(place) => {
-                Self::OnDisk(OnDisk { named: Named::Blob(digest), ..place.clone() })
-            }
+            Self::OnDisk(place) => Self::OnDisk(place.beside(Named::Blob(digest))),
         }
     }
 
@@ -84,9 +83,7 @@ impl Located {
     pub fn manifest(&self, digest: ContentDigest) -> Self {
         match self {
             Self::Registry(reference) => Self::Registry(reference.manifest(digest)),
-            Self::OnDisk(place) => {
-                Self::OnDisk(OnDisk { named: Named::Manifest(digest), ..place.clone() })
-            }
+            Self::OnDisk(place) => Self::OnDisk(place.beside(Named::Manifest(digest))),
         }
     }
 
@@ -95,6 +92,23 @@ impl Located {
         match self {
             Self::Registry(reference) => reference.layers(),
             Self::OnDisk(_) => None,
+        }
+    }
+
+    /// For which machines it is meant, where that is said.
+    pub fn platform(&self) -> Option<&Platform> {
+        match self {
+            Self::Registry(reference) => reference.platform(),
+            Self::OnDisk(place) => place.platform.as_ref(),
+        }
+    }
+
+    /// The image in it for these machines. A blob is for all.
+    pub fn with_platform(self, platform: Option<Platform>) -> Self {
+        match self {
+            Self::Registry(reference) => Self::Registry(reference.with_platform(platform)),
+            Self::OnDisk(place) if matches!(place.named, Named::Blob(_)) => Self::OnDisk(place),
+            Self::OnDisk(place) => Self::OnDisk(OnDisk { platform, ..place }),
         }
     }
 
@@ -148,8 +162,8 @@ impl OnDisk {
         if path.is_empty() || !path.starts_with('/') {
             return Err(format!("it names no place: {}:///PATH", form.scheme()));
         }
-        let named = named(parsed)?;
-        Ok(Self { form, path: path.to_owned(), named })
+        let (named, platform) = asked_of(parsed)?;
+        Ok(Self { form, path: path.to_owned(), named, platform })
     }
 
     /// Reads what people write: `oci-layout:DIR[:NAME|@DIGEST]`, `docker-archive:FILE[:NAME|@DIGEST]`, with `exists` to tell a
@@ -172,6 +186,10 @@ impl OnDisk {
         let at = colons().find(|&at| exists(Path::new(&rest[..at]))).or_else(|| colons().next());
         let (path, name) = at.map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
         Some(Written { form, path, named: Named::Tag(name.to_owned()) })
+    }
+
+    fn beside(&self, named: Named) -> Self {
+        Self { named, platform: None, ..self.clone() }
     }
 
     /// How it lies there.
@@ -220,7 +238,8 @@ impl Written<'_> {
         };
         let url = Url::from_file_path(path).map_err(|()| unusable("its path is not absolute"))?;
         let named = self.named.clone();
-        let place = OnDisk { form: self.form, path: url.path().to_owned(), named };
+        let (form, path) = (self.form, url.path().to_owned());
+        let place = OnDisk { form, path, named, platform: None };
         let url = CanonicalUrl::parse(&place.to_string())?;
         OnDisk::of(self.form, &url).map_err(|reason| unusable(&reason))
     }
@@ -229,31 +248,43 @@ impl Written<'_> {
 impl fmt::Display for OnDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.form.scheme(), self.path)?;
+        let mut sign = '&';
         match &self.named {
-            Named::Tag(name) if name.is_empty() => Ok(()),
+            Named::Tag(name) if name.is_empty() => {
+                sign = '?';
+                Ok(())
+            }
             Named::Tag(name) => write!(f, "?name={}", utf8_percent_encode(name, NAME)),
             Named::Manifest(digest) => write!(f, "?manifest={digest}"),
             Named::Blob(digest) => write!(f, "?blob={digest}"),
-        }
+        }?;
+        self.platform.as_ref().map_or(Ok(()), |platform| write!(f, "{sign}platform={platform}"))
     }
 }
 
-fn named(url: &Url) -> Result<Named, String> {
-    let mut pairs = url.query_pairs();
-    let named = match pairs.next() {
-        None => Named::Tag(String::new()),
-        Some((key, value)) => match key.as_ref() {
+fn asked_of(url: &Url) -> Result<(Named, Option<Platform>), String> {
+    let (mut named, mut platform) = (None, None);
+    for (key, value) in url.query_pairs() {
+        let is_new = match key.as_ref() {
+            "platform" => platform.replace(reference::platform(&value)?).is_none(),
             "name" if !value.is_empty() && value.len() <= MAX_NAME => {
-                Named::Tag(value.into_owned())
+                named.replace(Named::Tag(value.into_owned())).is_none()
             }
-            "manifest" => Named::Manifest(digest(&value)?),
-            "blob" => Named::Blob(digest(&value)?),
-            _ => return Err("behind a path there is ?name=, ?manifest= or ?blob=".to_owned()),
-        },
-    };
-    match pairs.next() {
-        None => Ok(named),
-        Some(_) => Err("one thing of it can be named at a time".to_owned()),
+            "manifest" => named.replace(Named::Manifest(digest(&value)?)).is_none(),
+            "blob" => named.replace(Named::Blob(digest(&value)?)).is_none(),
+            _ => {
+                return Err(
+                    "behind a path there is ?name=, ?manifest= or ?blob=, and platform=".to_owned()
+                );
+            }
+        };
+        if !is_new {
+            return Err("one thing of it can be named at a time".to_owned());
+        }
+    }
+    match (named, platform) {
+        (Some(Named::Blob(_)), Some(_)) => Err("a blob has no platform".to_owned()),
+        (named, platform) => Ok((named.unwrap_or(Named::Tag(String::new())), platform)),
     }
 }
 
@@ -281,6 +312,14 @@ mod tests {
             ("oci-layout:///a/b/", "oci-layout:///a/b".to_owned()),
             ("oci-layout:///a/../b?name=v1", "oci-layout:///b?name=v1".to_owned()),
             (
+                "oci-layout:///a?platform=linux/armhf",
+                "oci-layout:///a?platform=linux/arm/v7".to_owned(),
+            ),
+            (
+                "oci-layout:///a?platform=linux/arm64&name=v1",
+                "oci-layout:///a?name=v1&platform=linux/arm64".to_owned(),
+            ),
+            (
                 "docker-archive:///a.tar?name=h%3A5%2Fa+b",
                 "docker-archive:///a.tar?name=h:5/a%20b".to_owned(),
             ),
@@ -299,6 +338,8 @@ mod tests {
             "oci-layout:///a?blob=x",
             "oci-layout:///a?name=",
             "oci-layout:///a?name=x&name=y",
+            "oci-layout:///a?name=x&platform=",
+            &format!("oci-layout:///a?blob={DIGEST}&platform=linux/amd64"),
         ] {
             assert!(canonical(bad).is_err(), "{bad}");
         }

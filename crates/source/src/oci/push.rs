@@ -14,7 +14,7 @@ use url::Url;
 
 use super::registry::Asker;
 use super::whole::other_content;
-use super::{ContentDigest, Named, OciSource};
+use super::{ContentDigest, Named, OciSource, Reference};
 use crate::http::exchange::{Answer, Ask};
 use crate::{Action, Attempt, Source, SourceError, Target};
 
@@ -158,20 +158,45 @@ impl Pusher {
     /// Puts a document by its digest.
     pub async fn document(&self, media_type: &str, bytes: &Bytes) -> Result<(), SourceError> {
         let named = self.asker.reference.manifest(ContentDigest::sha256(bytes));
-        self.put_document(Asker { reference: named, ..self.asker.clone() }, media_type, bytes).await
+        self.put_document(&self.at(named), media_type, bytes).await
     }
 
     /// Puts the document that all this was for, by the name that it is to have.
     pub async fn named(&self, media_type: &str, bytes: &Bytes) -> Result<(), SourceError> {
-        self.put_document(self.asker.clone(), media_type, bytes).await
+        self.put_document(&self.asker, media_type, bytes).await
     }
 
+    /// Puts a document, and has it found by what it is about.
     async fn put_document(
         &self,
-        asker: Asker,
+        asker: &Asker,
         media_type: &str,
         bytes: &Bytes,
     ) -> Result<(), SourceError> {
+        let told = self.put(asker, media_type, bytes).await?;
+        self.refer(media_type, bytes, &told).await
+    }
+
+    pub(super) fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    pub(super) fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// Who asks for something else of the repository.
+    pub(super) fn at(&self, reference: Reference) -> Asker {
+        Asker { reference, ..self.asker.clone() }
+    }
+
+    /// The head of the registry's answer.
+    pub(super) async fn put(
+        &self,
+        asker: &Asker,
+        media_type: &str,
+        bytes: &Bytes,
+    ) -> Result<HeaderMap, SourceError> {
         let digest = ContentDigest::sha256(bytes);
         if let Named::Manifest(named) = asker.reference.named()
             && *named != digest
@@ -184,7 +209,7 @@ impl Pusher {
             ask.body = bytes.clone();
             let answer = asker.exchange(&ask, &self.attempt).await?;
             match answer.status() {
-                200..=202 => Ok(()),
+                200..=202 => Ok(answer.headers().clone()),
                 _ => Err(self.refused(answer).await),
             }
         };

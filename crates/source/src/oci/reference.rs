@@ -1,5 +1,6 @@
 //! What a URL names in a registry: `oci://host[:port]/repository[:tag][@digest]`, a manifest, or
-//! `oci://host[:port]/repository?blob=digest`, a blob. `?layers=N` behind an image is the N lowest of its layers.
+//! `oci://host[:port]/repository?blob=digest`, a blob. `?layers=N` behind an image is the N lowest of its layers,
+//! `?platform=os/architecture[/variant]` the one for such machines among several.
 //! Pure; grammar of the OCI distribution specification 1.1.
 
 use std::fmt;
@@ -7,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use dfs_model::CanonicalUrl;
 
-use super::ContentDigest;
+use super::{ContentDigest, Platform, PlatformError};
 
 /// Longest name of a repository, and of host and port with it.
 const MAX_NAME: usize = 255;
@@ -29,6 +30,8 @@ pub struct Reference {
     named: Named,
     /// Of an image, so many of its layers alone.
     layers: Option<u8>,
+    /// Of an image for several kinds of machines, the one for these.
+    platform: Option<Platform>,
 }
 
 /// What of a repository is meant.
@@ -80,16 +83,16 @@ impl Reference {
             ));
         }
         let asked = asked_of(parsed.query())?;
-        let named = match (&asked, digest, tag) {
-            (Asked::Blob(blob), None, None) => Named::Blob(*blob),
-            (Asked::Blob(_), ..) => {
+        let Asked { blob, layers, platform } = asked;
+        let named = match (blob, digest, tag) {
+            (Some(blob), None, None) => Named::Blob(blob),
+            (Some(_), ..) => {
                 return Err("a blob has neither a tag nor another digest".to_owned());
             }
-            (_, Some(digest), _) => Named::Manifest(digest),
-            (_, None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
+            (None, Some(digest), _) => Named::Manifest(digest),
+            (None, None, tag) => Named::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        let layers = if let Asked::Layers(layers) = asked { Some(layers) } else { None };
-        Ok(Self { registry, repository, named, layers })
+        Ok(Self { registry, repository, named, layers, platform })
     }
 
     /// Host and port; `docker.io` by that name.
@@ -112,14 +115,31 @@ impl Reference {
         self.layers.map(usize::from)
     }
 
+    /// For which machines it is meant, where that is said.
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
+    }
+
     /// A blob of the same repository.
     pub fn blob(&self, digest: ContentDigest) -> Self {
-        Self { named: Named::Blob(digest), layers: None, ..self.clone() }
+        self.beside(Named::Blob(digest))
     }
 
     /// A manifest of the same repository.
     pub fn manifest(&self, digest: ContentDigest) -> Self {
-        Self { named: Named::Manifest(digest), layers: None, ..self.clone() }
+        self.beside(Named::Manifest(digest))
+    }
+
+    pub(super) fn beside(&self, named: Named) -> Self {
+        Self { named, layers: None, platform: None, ..self.clone() }
+    }
+
+    /// The image in it for these machines. A blob is for all.
+    pub fn with_platform(self, platform: Option<Platform>) -> Self {
+        match self.named {
+            Named::Blob(_) => self,
+            Named::Tag(_) | Named::Manifest(_) => Self { platform, ..self },
+        }
     }
 
     /// So many of its layers, from the lowest.
@@ -182,15 +202,21 @@ impl fmt::Display for Reference {
             Named::Manifest(digest) => write!(f, "@{digest}"),
             Named::Blob(digest) => write!(f, "?blob={digest}"),
         }?;
-        self.layers.map_or(Ok(()), |layers| write!(f, "?layers={layers}"))
+        match (self.layers, &self.platform) {
+            (None, None) => Ok(()),
+            (Some(layers), None) => write!(f, "?layers={layers}"),
+            (None, Some(platform)) => write!(f, "?platform={platform}"),
+            (Some(layers), Some(platform)) => write!(f, "?layers={layers}&platform={platform}"),
+        }
     }
 }
 
 /// What is said behind a repository.
-enum Asked {
-    Nothing,
-    Blob(ContentDigest),
-    Layers(u8),
+#[derive(Default)]
+struct Asked {
+    blob: Option<ContentDigest>,
+    layers: Option<u8>,
+    platform: Option<Platform>,
 }
 
 fn digest(text: &str) -> Result<ContentDigest, String> {
@@ -198,15 +224,41 @@ fn digest(text: &str) -> Result<ContentDigest, String> {
 }
 
 fn asked_of(query: Option<&str>) -> Result<Asked, String> {
-    let layers = |number: &str| number.parse().ok().filter(|number: &u8| *number > 0);
-    match query.map(|query| query.split_once('=')) {
-        None => Ok(Asked::Nothing),
-        Some(Some(("blob", digest))) => self::digest(digest).map(Asked::Blob),
-        Some(Some(("layers", number))) => layers(number)
-            .map(Asked::Layers)
-            .ok_or_else(|| "?layers= takes a number of layers, from 1 to 255".to_owned()),
-        Some(_) => Err("only ?blob=DIGEST and ?layers=N are known behind a repository".to_owned()),
+    let mut asked = Asked::default();
+    let Some(query) = query else { return Ok(asked) };
+    for part in query.split('&') {
+        let is_new = match part.split_once('=') {
+            Some(("blob", text)) => asked.blob.replace(digest(text)?).is_none(),
+            Some(("layers", number)) => asked.layers.replace(layers(number)?).is_none(),
+            Some(("platform", text)) => asked.platform.replace(platform(text)?).is_none(),
+            _ => {
+                return Err(
+                    "only ?blob=DIGEST, ?layers=N and ?platform=OS/ARCH are known behind a \
+                            repository"
+                        .to_owned(),
+                );
+            }
+        };
+        if !is_new {
+            return Err("one of each is said behind a repository".to_owned());
+        }
     }
+    match asked {
+        Asked { blob: Some(_), layers: None, platform: None } | Asked { blob: None, .. } => {
+            Ok(asked)
+        }
+        _ => Err("a blob has neither layers nor a platform".to_owned()),
+    }
+}
+
+fn layers(number: &str) -> Result<u8, String> {
+    let layers = number.parse().ok().filter(|number: &u8| *number > 0);
+    layers.ok_or_else(|| "?layers= takes a number of layers, from 1 to 255".to_owned())
+}
+
+/// A platform as it stands behind a name.
+pub(super) fn platform(text: &str) -> Result<Platform, String> {
+    text.parse().map_err(|error: PlatformError| error.to_string())
 }
 
 fn is_host(host: &str) -> bool {
@@ -270,6 +322,14 @@ mod tests {
             (&format!("oci://h/a:tag@{DIGEST}"), format!("oci://h/a@{DIGEST}")),
             (&format!("oci://h/a?blob={DIGEST}"), format!("oci://h/a?blob={DIGEST}")),
             ("oci://h/a:1?layers=02", "oci://h/a:1?layers=2".to_owned()),
+            (
+                "oci://h/a?platform=Linux/aarch64",
+                "oci://h/a:latest?platform=linux/arm64".to_owned(),
+            ),
+            (
+                "oci://h/a:1?platform=linux/arm/7&layers=2",
+                "oci://h/a:1?layers=2&platform=linux/arm/v7".to_owned(),
+            ),
         ] {
             assert_eq!(canonical(url), spelled);
         }
@@ -299,6 +359,11 @@ mod tests {
             "oci://h/a?blob=x",
             "oci://h/a?layers=0",
             "oci://h/a?layers=256",
+            "oci://h/a?platform=linux",
+            "oci://h/a?platform=linux/a%20b",
+            "oci://h/a?platform=linux/amd64&platform=linux/amd64",
+            &format!("oci://h/a?blob={DIGEST}&platform=linux/amd64"),
+            &format!("oci://h/a?blob={DIGEST}&layers=1"),
             &format!("oci://h/a:x?blob={DIGEST}"),
             &format!("oci://h/a@{DIGEST}?blob={DIGEST}"),
             &format!("oci://h/a:{}", "x".repeat(129)),
@@ -315,6 +380,9 @@ mod tests {
         assert_eq!(one.path(), "/v2/library/debian/manifests/latest");
         assert_eq!(one.blob(digest).path(), format!("/v2/library/debian/blobs/{DIGEST}"));
         assert_eq!(one.manifest(digest).path(), format!("/v2/library/debian/manifests/{DIGEST}"));
+        let arm = one.clone().with_platform(Some("linux/arm64".parse().unwrap()));
+        assert_eq!(arm.manifest(digest), one.manifest(digest));
+        assert_eq!(one.blob(digest).with_platform(arm.platform().cloned()), one.blob(digest));
     }
 
     proptest! {

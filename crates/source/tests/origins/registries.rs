@@ -1,9 +1,10 @@
 //! Registries that want tokens, lose them, send on, and give something else than was asked for.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use dfs_source::oci::{ContentDigest, digest_of, validator};
+use dfs_source::oci::{ContentDigest, OciSource, digest_of, validator};
 use dfs_source::{Asking, Credentials, Environment, OciOptions, SourceError, Sources, Target};
 
 use crate::scripted::{Request, Server, Step, file, head, status};
@@ -343,4 +344,143 @@ async fn this_users_logins_are_used_for_this_user_and_again_when_they_have_chang
     write("two");
     source.stat(&own).await.unwrap();
     source.stat(&own).await.unwrap();
+}
+
+/// An entry of a list of what refers to something, with a number for its digest.
+fn entry(number: u32, kind: &str) -> String {
+    let digest = ContentDigest::sha256(&number.to_le_bytes());
+    format!(r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":7,"artifactType":"{kind}"}}"#)
+}
+
+fn list(entries: &[String]) -> String {
+    format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
+}
+
+#[tokio::test]
+async fn what_refers_to_a_manifest_is_told_over_pages_and_never_from_elsewhere() {
+    let stranger = Server::start(|_, _| json(&list(&[entry(9, "a/x")])));
+    let elsewhere = stranger.url("/v2/a/b/referrers/more");
+    let server = Server::start(move |_, request| {
+        let page = |number: u32, link: Option<String>| {
+            let body = list(&[entry(number, "a/x"), entry(number + 100, "a/y")]);
+            let length = body.len().to_string();
+            let mut headers = vec![("Content-Length", &length[..])];
+            headers.extend(link.as_deref().map(|link| ("Link", link)));
+            vec![head(200, &headers), Step::Send(body.into_bytes())]
+        };
+        match request.path.rsplit_once("page=").map(|(_, number)| number) {
+            None => page(1, Some(format!("<{}&page=2>; rel=\"next\"", request.path))),
+            Some("2") => page(2, Some("<?page=3>; rel=next".to_owned())),
+            _ => page(2, Some(format!("<{elsewhere}>; rel=\"next\""))),
+        }
+    });
+    let client = client(OciOptions::default());
+    let target = target(&at(&server, "a/b:v1"));
+    let digest = ContentDigest::sha256(DOCUMENT);
+    let source = client.source(&target);
+    let found = source.referrers(&target, &digest, Some("a/x")).await.unwrap();
+    let wanted = [1_u32, 2].map(|number| ContentDigest::sha256(&number.to_le_bytes()));
+    assert_eq!(found.iter().map(|one| one.digest).collect::<Vec<_>>(), wanted);
+    let asked = format!("/v2/a/b/referrers/{digest}?artifactType=a%2Fx");
+    assert_eq!(server.requests()[0].path, asked);
+    assert_eq!(server.requests().len(), 3);
+    assert!(stranger.requests().is_empty(), "another place has no say");
+}
+
+#[tokio::test]
+async fn lists_without_an_end_and_what_is_no_list_are_bounded() {
+    let endless = Server::start(|number, request| {
+        let entries: Vec<_> = (0..10).map(|at| entry(number as u32 * 10 + at, "a/x")).collect();
+        let (body, link) = (list(&entries), format!("<{}>; rel=next", request.path));
+        let length = body.len().to_string();
+        vec![
+            head(200, &[("Content-Length", &length), ("Link", &link)]),
+            Step::Send(body.into_bytes()),
+        ]
+    });
+    let client = client(OciOptions::default());
+    let digest = ContentDigest::sha256(DOCUMENT);
+    let ask = async |server: &Server| {
+        let target = target(&at(server, "a/b:v1"));
+        client.source(&target).referrers(&target, &digest, None).await
+    };
+    assert_eq!(ask(&endless).await.unwrap().len(), 320);
+    assert_eq!(endless.requests().len(), 32);
+    let none = Server::start(|_, _| json("no list"));
+    let error = ask(&none).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    let large = Server::start(|_, _| json(&" ".repeat(5 << 20)));
+    assert!(ask(&large).await.is_err());
+    let closed = Server::start(|_, _| status(403));
+    assert!(matches!(ask(&closed).await, Err(SourceError::NotPermitted { .. })));
+}
+
+/// A registry that keeps no account of what is about what: it has documents by their names.
+struct Plain {
+    documents: Mutex<BTreeMap<String, String>>,
+    /// What somebody else puts in place of a list, once, right after it was written.
+    rival: Mutex<Option<String>>,
+    /// Whether it says that it keeps account all the same.
+    told: bool,
+}
+
+impl Plain {
+    fn start(rival: Option<String>, told: bool) -> (Arc<Self>, Server) {
+        let plain = Arc::new(Self { documents: Mutex::default(), rival: Mutex::new(rival), told });
+        let own = Arc::clone(&plain);
+        (plain, Server::start(move |_, request| own.answer(request)))
+    }
+
+    fn answer(&self, request: &Request) -> Vec<Step> {
+        let Some((_, name)) = request.path.split_once("/manifests/") else { return status(404) };
+        let mut documents = self.documents.lock().unwrap();
+        if request.method == "PUT" {
+            let rival = self.rival.lock().unwrap().take_if(|_| name.starts_with("sha256-"));
+            documents.insert(name.to_owned(), rival.unwrap_or_else(|| request.body.clone()));
+            let subject = [("OCI-Subject", "sha256:x"), ("Content-Length", "0")];
+            return vec![head(201, if self.told { &subject[..] } else { &subject[1..] })];
+        }
+        documents.get(name).map_or_else(|| status(404), |found| json(found))
+    }
+}
+
+#[tokio::test]
+async fn what_is_pushed_about_something_is_found_by_it_where_the_registry_keeps_no_account() {
+    let about = ContentDigest::sha256(DOCUMENT);
+    let document = format!(r#"{{"artifactType":"a/x","subject":{{"digest":"{about}"}}}}"#);
+    let theirs = entry(5, "a/theirs").replace("\"size\"", "\"urls\":[\"u\"],\"size\"");
+    for rival in [None, Some(list(std::slice::from_ref(&theirs)))] {
+        let had_rival = rival.is_some();
+        let (plain, server) = Plain::start(rival, false);
+        let client = client(OciOptions::default());
+        let target = target(&at(&server, "a/b:about"));
+        let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
+        let bytes = document.clone().into();
+        registry.pusher(&target).unwrap().document(MANIFEST, &bytes).await.unwrap();
+        let found = client.source(&target).referrers(&target, &about, Some("a/x")).await.unwrap();
+        let [one] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((one.digest, one.size), (ContentDigest::sha256(&bytes), bytes.len() as u64));
+        let list = plain.documents.lock().unwrap()[&format!("sha256-{}", about.hex())].clone();
+        assert_eq!(list.contains("a/theirs") && list.contains("urls"), had_rival, "{list}");
+        // Again it is there already.
+        let asked = server.requests().len();
+        registry.pusher(&target).unwrap().document(MANIFEST, &bytes).await.unwrap();
+        let again: Vec<_> = server.requests()[asked..].to_vec();
+        assert_eq!(again.iter().filter(|request| request.method == "PUT").count(), 1, "{again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_keeps_account_needs_no_list_and_what_is_about_nothing_is_in_none() {
+    let about = ContentDigest::sha256(DOCUMENT);
+    let document = format!(r#"{{"artifactType":"a/x","subject":{{"digest":"{about}"}}}}"#);
+    for (told, document) in [(true, document.as_str()), (false, "{}")] {
+        let (plain, server) = Plain::start(None, told);
+        let target = target(&at(&server, "a/b:about"));
+        let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
+        let bytes = document.to_owned().into();
+        registry.pusher(&target).unwrap().document(MANIFEST, &bytes).await.unwrap();
+        let documents = plain.documents.lock().unwrap();
+        assert!(!documents.keys().any(|name| name.starts_with("sha256-")), "{documents:?}");
+    }
 }

@@ -5,13 +5,17 @@ use dfs_proto::node;
 
 use super::{cached_task, entry_kind, missing, view_message};
 use crate::backend::Failure;
-use crate::backend::kept::{CachedEntry, CachedTree, Named, PinState, PinnedTree, ReadsInfo};
+use crate::backend::kept::{
+    CachedEntry, CachedTree, ImageHere, Named, PinState, PinnedTree, ReadsInfo,
+};
 
 /// Most entries that an answer may have, most bytes of a name, most tasks behind a tree, and most pins.
 const MAX_ENTRIES: usize = 10_000;
 const MAX_NAME: usize = 255;
 const MAX_TASKS: usize = 257;
 const MAX_PINS: usize = 1_024;
+/// Most images.
+const MAX_IMAGES: usize = 4_096;
 
 pub(super) fn named(named: &Named) -> node::Named {
     match named {
@@ -54,6 +58,23 @@ fn entry(message: node::CachedEntry) -> Result<CachedEntry, Failure> {
         pinned: message.pinned,
         last_read_ms: message.last_read_unix_ms,
     })
+}
+
+pub(super) fn images(messages: Vec<node::ImageHere>) -> Result<Vec<ImageHere>, Failure> {
+    if messages.len() > MAX_IMAGES {
+        return Err(missing("images"));
+    }
+    let image = |message: node::ImageHere| {
+        Ok(ImageHere {
+            url: dfs_model::redact(&message.url),
+            digest: message.digest,
+            manifest: message.manifest,
+            platform: Some(message.platform).filter(|platform| !platform.is_empty()),
+            whole: entry(message.whole.ok_or_else(|| missing("image.whole"))?)?,
+            mounts: message.mounts,
+        })
+    };
+    messages.into_iter().map(image).collect()
 }
 
 pub(super) fn pins(messages: Vec<node::PinnedTree>) -> Result<Vec<PinnedTree>, Failure> {

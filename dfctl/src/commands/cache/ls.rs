@@ -194,7 +194,7 @@ fn page(what: &What, tree: &CachedTree, is_one_of_many: bool) -> String {
 }
 
 /// In percent, `all` only of all.
-fn share(part: u64, whole: u64) -> String {
+pub fn share(part: u64, whole: u64) -> String {
     match (part, whole) {
         (part, whole) if part >= whole => "all".to_owned(),
         (part, whole) => format!("{} %", u128::from(part) * 100 / u128::from(whole)),

@@ -25,7 +25,7 @@ use crate::output::progress::{Meter, Progress};
 use crate::output::{Record, counted, when};
 use crate::transfer::{Sink, Terms, TransferError, pump};
 
-mod archive;
+pub(super) mod archive;
 mod layout;
 
 use archive::ArchiveWriter;
@@ -44,7 +44,8 @@ const USUAL_NAME: &str = "latest";
 ///
 /// Layers, configuration and manifests are the registry's, bit for bit, each held against its digest; they are read as all
 /// else is, of neighbours and the cache where these have them. A layout may be there already, and have other images; an
-/// archive is of one image, as docker load and podman load take it, and is a new file.
+/// archive is of one image, as docker load and podman load take it, and is a new file. Of an image for several kinds of machines
+/// a layout gets all and an archive the one for this, or both the one of --platform.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -56,9 +57,6 @@ pub struct Args {
     destination: String,
     #[command(flatten)]
     access: Access,
-    /// Only the image for these machines, as in linux/arm64 [default: all into a layout, this machine into an archive]
-    #[arg(long, value_name = "OS/ARCH", env = "DFS_PLATFORM", hide_env_values = true)]
-    platform: Option<String>,
 }
 
 /// Where blobs and documents are put.
@@ -113,7 +111,7 @@ impl Writer {
 }
 
 /// Where a blob lies in a layout.
-fn blob_path(digest: &ContentDigest) -> String {
+pub(super) fn blob_path(digest: &ContentDigest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
@@ -122,11 +120,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let begun = Instant::now();
     let place = destination(&args.destination)?;
     let path = place.path().map_err(|error| CliError::new(&codes::BAD_URL, error.to_string()))?;
-    let wanted = match (machines(args.platform.as_deref())?, place.form()) {
+    let locator = args.access.locate(context, &args.source).await?;
+    let wanted = match (machines(&locator), place.form()) {
         (Machines::All, Form::Archive) => Machines::One(Platform::here()),
         (wanted, _) => wanted,
     };
-    let locator = args.access.locate(context, &args.source).await?;
     let (located, shown) = (located(&locator)?, locator.shown());
     let sources = context.sources(FileOptions::default()).build();
     let source = sources.and_then(|sources| sources.for_target(&locator.target));

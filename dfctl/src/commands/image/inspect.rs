@@ -1,16 +1,15 @@
 //! `dfctl image inspect`.
 
+use dfs_artifact::image::Platform;
 use dfs_artifact::image::graph::{Graph, GraphError, Machines, Named};
 use dfs_artifact::image::manifest::Contents;
-use dfs_artifact::image::{Document, Platform, parse};
 use dfs_model::ByteSize;
-use dfs_source::oci::{ContentDigest, Located, validator};
-use dfs_source::{FileOptions, Source, Target};
-use futures::TryStreamExt;
+use dfs_source::oci::{ContentDigest, Located, Referrer, validator};
+use dfs_source::{FileOptions, Source, SourceError, Target};
 use serde_json::{Value, json};
 
 use super::machines;
-use super::parts::{bad_answer, failed};
+use super::parts::{Top, bad_answer, failed, gathered, platforms, top};
 use crate::codes;
 use crate::commands::inside::{Access, answer};
 use crate::context::Context;
@@ -23,7 +22,8 @@ use crate::output::{Record, counted, printable};
 ///   dfctl image inspect oci://localhost:5000/team/app:v1
 ///   dfctl image inspect oci-layout:build:v1 --platform linux/arm64 --format json
 ///
-/// Nothing but documents is read. Of an image for several machines, its layers are those of this one, or of --platform.
+/// Nothing but documents is read. Of an image for several machines, its layers are those of this one, or of --platform. What
+/// the registry has about it (signatures, lists of contents, indexes) is said as those who may push there say it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -32,9 +32,6 @@ pub struct Args {
     url: String,
     #[command(flatten)]
     access: Access,
-    /// The image for these machines, as in linux/arm64
-    #[arg(long, value_name = "OS/ARCH", env = "DFS_PLATFORM", hide_env_values = true)]
-    platform: Option<String>,
 }
 
 /// What is said of one.
@@ -42,11 +39,18 @@ struct Inspected {
     url: String,
     digest: ContentDigest,
     media_type: String,
-    platforms: Vec<(String, ContentDigest)>,
+    platforms: Vec<(Platform, ContentDigest)>,
     manifest: ContentDigest,
     kind: Option<String>,
     config: Value,
     layers: Vec<Layer>,
+    referrers: Vec<Referring>,
+}
+
+/// Something that is about it.
+struct Referring {
+    about: ContentDigest,
+    what: Referrer,
 }
 
 struct Layer {
@@ -64,7 +68,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return Err(CliError::new(&codes::BAD_URL, format!("{shown} names no image"))
             .hint("dfctl image inspect oci://HOST/REPOSITORY:TAG"));
     }
-    let wanted = match machines(args.platform.as_deref())? {
+    let wanted = match machines(&locator) {
         Machines::All => Machines::One(Platform::here()),
         wanted => wanted,
     };
@@ -84,21 +88,7 @@ async fn inspect(
 ) -> Result<Inspected, CliError> {
     let shown = target.url.to_string();
     let cannot = |error: GraphError| failed("inspect", &shown, error);
-    let stat = source.stat(target).await;
-    let stat = stat.map_err(|error| failed("inspect", &shown, error))?;
-    let top = Target { url: stat.url.clone(), ..target.clone() };
-    let bytes = gathered(source, &top, &stat.validator, &shown).await?;
-    let digest = ContentDigest::sha256(&bytes);
-    let document = parse(&bytes, stat.content_type.as_deref());
-    let document = document.map_err(|error| cannot(error.into()))?;
-    let platforms: Vec<(String, ContentDigest)> = match &document {
-        Document::Index(named) => {
-            let is_image = |named: &&dfs_artifact::image::Descriptor| !named.is_attestation();
-            let of = named.iter().filter(is_image);
-            of.filter_map(|one| Some((one.platform.as_ref()?.to_string(), one.digest))).collect()
-        }
-        Document::Manifest(_) => Vec::new(),
-    };
+    let Top { digest, media_type: served_as, document } = top(source, target, "inspect").await?;
     let graph = Graph::of(source, target, wanted).await.map_err(cannot)?;
     let root = graph.root();
     let Some(Named { manifest: Some(manifest), digest: of_manifest, media_type, .. }) = root else {
@@ -113,11 +103,13 @@ async fn inspect(
             let blob = &manifest.config;
             let config = Target { url: located.blob(blob.digest).url(), ..target.clone() };
             let pin = validator(&blob.digest, Some(blob.size));
-            let bytes = gathered(source, &config, &pin, &shown).await?;
+            let bytes = gathered(source, &config, &pin, ("inspect", &shown)).await?;
             blob.verify("image config", &bytes).map_err(|error| cannot(error.into()))?;
             (None, serde_json::from_slice(&bytes).unwrap_or_default())
         }
     };
+    let referrers = referrers(source, target, &[digest, *of_manifest]).await;
+    let referrers = referrers.map_err(|error| failed("inspect", &shown, error))?;
     let layer = |layer: &dfs_artifact::image::Descriptor| Layer {
         digest: layer.digest,
         media_type: layer.media_type.clone(),
@@ -127,34 +119,32 @@ async fn inspect(
     Ok(Inspected {
         url: shown.clone(),
         digest,
-        media_type: stat.content_type.unwrap_or_else(|| media_type.clone()),
-        platforms,
+        media_type: served_as.unwrap_or_else(|| media_type.clone()),
+        platforms: platforms(&document),
         manifest: *of_manifest,
         kind,
         config,
         layers: manifest.layers.iter().map(layer).collect(),
+        referrers,
     })
 }
 
-/// All of a document.
-async fn gathered(
+/// What the registry has about these.
+async fn referrers(
     source: &std::sync::Arc<dyn Source>,
     target: &Target,
-    pin: &dfs_model::Validator,
-    shown: &str,
-) -> Result<Vec<u8>, CliError> {
-    const MOST: usize = dfs_source::oci::MAX_DOCUMENT;
-    let cannot = |error: dfs_source::SourceError| failed("inspect", shown, error);
-    let mut parts = source.read(target, None, pin).await.map_err(cannot)?;
-    let mut all = Vec::new();
-    while let Some(part) = parts.try_next().await.map_err(cannot)? {
-        if all.len() + part.len() > MOST {
-            let why = format!("a document of it has more than {MOST} bytes");
-            return Err(bad_answer("inspect", shown, why));
+    about: &[ContentDigest],
+) -> Result<Vec<Referring>, SourceError> {
+    let (mut found, mut asked) = (Vec::new(), Vec::new());
+    for &about in about {
+        if asked.contains(&about) {
+            continue;
         }
-        all.extend_from_slice(&part);
+        asked.push(about);
+        let told = source.referrers(target, &about, None).await?;
+        found.extend(told.into_iter().map(|what| Referring { about, what }));
     }
-    Ok(all)
+    Ok(found)
 }
 
 impl Inspected {
@@ -191,6 +181,11 @@ impl Inspected {
                 format!("{name}     {}   {size:>9}  {title}", layer.digest).trim_end().to_owned(),
             );
         }
+        for Referring { what, .. } in &self.referrers {
+            let kind = what.artifact_type.as_deref().unwrap_or(&what.media_type);
+            let size = ByteSize(what.size).to_string();
+            lines.push(format!("about it  {}   {size:>9}  {}", what.digest, printable(kind)));
+        }
         lines.join("\n")
     }
 
@@ -215,10 +210,23 @@ impl Inspected {
     }
 }
 
+impl Referring {
+    fn json(&self) -> Value {
+        json!({
+            "about": self.about.to_string(),
+            "digest": self.what.digest.to_string(),
+            "media_type": self.what.media_type,
+            "artifact_type": self.what.artifact_type,
+            "size": self.what.size,
+            "annotations": self.what.annotations,
+        })
+    }
+}
+
 impl Record for Inspected {
     fn json(&self) -> Value {
         let platforms = self.platforms.iter().map(
-            |(platform, digest)| json!({ "platform": platform, "digest": digest.to_string() }),
+            |(platform, digest)| json!({ "platform": platform.to_string(), "digest": digest.to_string() }),
         );
         let layers = self.layers.iter().map(|layer| {
             json!({
@@ -238,6 +246,7 @@ impl Record for Inspected {
             "config": self.config,
             "size": self.size(),
             "layers": layers.collect::<Vec<_>>(),
+            "referrers": self.referrers.iter().map(Referring::json).collect::<Vec<_>>(),
         })
     }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dfs_artifact::Recipe;
 use dfs_model::{GroupSet, TaskId};
 use dfs_peer::engine::Task;
-use dfs_peer::opener::OpenArtifact;
+use dfs_peer::opener::{OpenArtifact, OpenIndex};
 use dfs_peer::store::TaskSummary;
 use dfs_proto::node::{CachedEntry, CachedReply, EntryKind};
 
@@ -29,7 +30,7 @@ struct Space {
 }
 
 /// The spaces of an artifact as they are now.
-struct Spaces {
+pub(super) struct Spaces {
     index: Option<TaskSummary>,
     spaces: Vec<Space>,
 }
@@ -49,8 +50,25 @@ impl Spaces {
         Self { index, spaces: opened.tasks.iter().map(space).collect() }
     }
 
+    /// Those of an index that is kept, which need not be open.
+    pub fn of_index(agent: &Agent, kept: &HashMap<TaskId, TaskSummary>, index: &OpenIndex) -> Self {
+        let space = |recipe: &Recipe| {
+            let task = recipe.key.id();
+            let here = agent.host().engine.peek(&task);
+            let have = here.map_or_else(GroupSet::new, |(_, stored, _)| stored.have());
+            let (length, summary) = (recipe.length.unwrap_or(0), kept.get(&task).copied());
+            Space { task, length, have, summary }
+        };
+        let spaces = index.index.spaces().iter().map(space).collect();
+        Self { index: kept.get(&index.task.id()).copied(), spaces }
+    }
+
     /// What of an inode and all that is below it is here.
-    fn entry(&self, tree: &dyn Tree, (nid, kind): (u64, Kind)) -> Result<CachedEntry, TreeError> {
+    pub fn entry(
+        &self,
+        tree: &dyn Tree,
+        (nid, kind): (u64, Kind),
+    ) -> Result<CachedEntry, TreeError> {
         let footprint = Footprint::at(tree, nid, kind)?;
         let own = || footprint.spaces().filter_map(|space| self.spaces.get(usize::from(space)));
         let cached = self.spaces.iter().enumerate().map(|(number, space)| {

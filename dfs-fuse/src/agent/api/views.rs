@@ -36,7 +36,7 @@ pub(super) fn status(agent: &Agent) -> StatusReply {
     }
 }
 
-pub(super) fn ledger(ledger: &Ledger) -> node::Ledger {
+pub(in crate::agent) fn ledger(ledger: &Ledger) -> node::Ledger {
     let parents = ledger.parents.iter().map(|parent| node::ParentBytes {
         name: parent.name.clone(),
         host_id: parent.host.as_bytes().to_vec().into(),

@@ -143,13 +143,32 @@ pub(in crate::agent) fn whole_tree(
     opened: &OpenArtifact,
 ) -> Result<IndexTree<SharedIndex>, MountTableError> {
     let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
-    let bytes = SharedIndex(Arc::clone(&index.index));
-    let image = dfs_artifact::erofs::Image::open(bytes)
+    let of = match opened.target.url.url().scheme() {
+        "file" => TreeOf::FileSystem,
+        _ => TreeOf::Archive,
+    };
+    tree_of_index(&index.index, of)
+}
+
+/// What a tree was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agent) enum TreeOf {
+    /// An archive, an image, or a listing.
+    Archive,
+    /// A directory of this machine.
+    FileSystem,
+}
+
+/// The tree of an index alone.
+pub(in crate::agent) fn tree_of_index(
+    index: &Arc<Index>,
+    of: TreeOf,
+) -> Result<IndexTree<SharedIndex>, MountTableError> {
+    let image = dfs_artifact::erofs::Image::open(SharedIndex(Arc::clone(index)))
         .map_err(|error| ReadError::Swarm(error.to_string()))?;
     // Only archives and file systems can carry access control lists; asking costs a request an inode.
-    let of_a_file_system = opened.target.url.url().scheme() == "file";
-    let acls = image.block_bytes() == 512 || of_a_file_system;
-    let totals = Totals { inodes: image.inodes(), bytes: index.index.facts().bytes, acls };
+    let acls = image.block_bytes() == 512 || of == TreeOf::FileSystem;
+    let totals = Totals { inodes: image.inodes(), bytes: index.facts().bytes, acls };
     Ok(IndexTree::new(image, totals))
 }
 

@@ -14,11 +14,11 @@ use dfs_source::Asking;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::room::Needs;
 use super::{Pin, State, pin_tasks};
 use crate::agent::content::SpaceContent;
 use crate::agent::filling::{self, Ended, Filling, News};
 use crate::agent::mounts::MountTableError;
+use crate::agent::needs::Needs;
 use crate::agent::{Agent, CallError};
 
 /// How soon, and how late, what could not be had is tried again.

@@ -143,7 +143,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let image = write_image(&tree(), &options).expect("the tree is sound");
     let mut left_out = LeftOut::default();
     left_out.add(b"d/gone", "404".to_owned());
-    vec![write_index(image, url, &[recipe], &left_out).expect("it is sound")]
+    vec![write_index(image, url, &[recipe], &left_out, None).expect("it is sound")]
 }
 
 #[cfg(test)]

@@ -94,6 +94,26 @@ impl Layout {
         self.layers[number]["digest"].as_str().unwrap().to_owned()
     }
 
+    /// What a layer unpacks to.
+    pub fn diff_id(&self, number: usize) -> String {
+        self.diff_ids[number].clone()
+    }
+
+    /// The digest of the configuration of an image of the layers so far.
+    pub fn config_digest(&self) -> String {
+        sha256(self.config(here()).as_bytes())
+    }
+
+    fn config(&self, architecture: &str) -> String {
+        let config = json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": { "Labels": { "test": self.label } },
+            "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
+        });
+        config.to_string()
+    }
+
     /// Has the configuration say something else of the last layer.
     pub fn lie(&mut self) -> &mut Self {
         *self.diff_ids.last_mut().unwrap() = sha256(b"another layer");
@@ -108,13 +128,7 @@ impl Layout {
 
     /// The image of the layers so far; the descriptor of its manifest.
     pub fn image(&self, architecture: &str) -> Value {
-        let config = json!({
-            "architecture": architecture,
-            "os": "linux",
-            "config": { "Labels": { "test": self.label } },
-            "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
-        });
-        let config = self.blob(CONFIG, config.to_string().as_bytes());
+        let config = self.blob(CONFIG, self.config(architecture).as_bytes());
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": self.layers,
         });

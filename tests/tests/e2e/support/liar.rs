@@ -260,6 +260,7 @@ fn options(dir: &Path, manager: SocketAddr, lie: Lie) -> HostOptions {
         sources: Sources::builder().http(HttpOptions::default()),
         lifetime: Lifetime::OfTheProcess,
         compression: Compression::Auto,
+        index_trust: Default::default(),
         lent: dfs_peer::store::Lent::default(),
     }
 }

@@ -9,6 +9,7 @@ use dfs_source::Sources;
 use dfs_source::oci::{ContentDigest, Located, validator};
 
 use super::equal::LEAST;
+use super::stack::Stack;
 use super::whole::Whole;
 use super::{Context, ImageError};
 use crate::erofs::{BlockSize, ImageOptions, Space, write_image};
@@ -16,6 +17,7 @@ use crate::image::manifest::LayerBlob;
 use crate::image::media::Compression;
 use crate::index::validate::space_tag;
 use crate::index::{Index, write_layer_index};
+use crate::parts::Part;
 use crate::recipe::Recipe;
 use crate::resolve::ResolveError;
 use crate::tar::{ScannedTar, TarScan};
@@ -41,16 +43,20 @@ impl Context<'_> {
     /// The index of a layer alone, which is made once.
     pub(super) async fn layer(
         &self,
-        reference: &Located,
+        stack: &Stack<'_>,
         wanted: Wanted<'_>,
         sources: &Sources,
     ) -> Result<Known, ResolveError> {
+        let reference = stack.reference;
         let name = self.name_of(reference, wanted, "");
         if let Some(known) = self.kept_layer(reference, wanted, &name).await? {
             return Ok(known);
         }
         if let Some(known) = self.layer_by_table(reference, wanted, sources).await? {
             return Ok(known);
+        }
+        if let Some(index) = self.attached(stack, wanted).await {
+            return Ok(Known { index, is_new: false });
         }
         let bytes = self.index_layer(reference, wanted, sources).await?;
         let known = self.keep_layer(wanted, &name, bytes).await?;
@@ -117,7 +123,7 @@ impl Context<'_> {
     }
 
     /// The task of a layer's tar.
-    async fn tar_recipe(
+    pub(super) async fn tar_recipe(
         &self,
         reference: &Located,
         layer: &LayerBlob,
@@ -132,6 +138,20 @@ impl Context<'_> {
             (recipe.key.transform, recipe.length) = (transform, None);
         }
         Ok(recipe)
+    }
+
+    /// What is put together from parts of a layer's tar.
+    pub(super) fn parts_of_layer(
+        &self,
+        reference: &Located,
+        layer: &LayerBlob,
+        tar: &Recipe,
+        length: u64,
+        parts: Vec<Part>,
+    ) -> Result<Recipe, ResolveError> {
+        let target = self.blob_target(reference, &layer.blob.digest);
+        let inside = Context { source: Arc::clone(&self.source), target, options: self.options };
+        inside.parts(tar, tar.length.unwrap_or_default(), length, parts)
     }
 
     /// Reads all of a layer; its index.
@@ -170,10 +190,8 @@ impl Context<'_> {
         let parts = std::mem::take(&mut scanned.parts);
         let mut tasks = vec![recipe];
         if !parts.is_empty() {
-            let target = self.blob_target(reference, &layer.blob.digest);
-            let inside =
-                Context { source: Arc::clone(&self.source), target, options: self.options };
-            tasks.push(inside.parts(&tasks[0], length, scanned.parts_length, parts)?);
+            let whole = scanned.parts_length;
+            tasks.push(self.parts_of_layer(reference, layer, &tasks[0], whole, parts)?);
         }
         let indexed = Indexed { scanned, links, tasks, number };
         let writing = tokio::task::spawn_blocking(move || indexed.write());

@@ -4,9 +4,7 @@ use dfs_model::UrlError;
 use dfs_source::oci::{ContentDigest, Located, Reference, digest_of};
 use dfs_source::{SourceError, Sources, Target};
 
-use super::{Context, ImageError, ResolveError};
-use crate::image::ImageConfig;
-use crate::image::manifest::Contents;
+use super::{Context, Documents, ResolveError};
 use crate::resolve::ResolveOptions;
 
 /// An image and its layers.
@@ -37,19 +35,9 @@ pub async fn image_layers(sources: &Sources, target: &Target) -> Result<ImageLay
     let unusable = |reason| UrlError::Unusable { url: stat.url.to_string(), reason };
     let named = Reference::of(&stat.url).map_err(unusable).map_err(SourceError::from)?;
     let reference = Located::Registry(named.clone());
-    let manifest = context.manifest(&reference, &stat).await?;
-    let failed = |error: ImageError| context.image_error(error);
-    let contents = manifest.contents().map_err(|error| failed(error.into()))?;
-    let layers = match contents {
-        Contents::Image(layers) => layers,
-        Contents::Rafs(_) => return Err(failed(ImageError::NoLayers)),
-        Contents::Artifact { .. } => return Err(failed(ImageError::NoImage)),
-    };
-    let config = reference.blob(manifest.config.digest);
-    let config = context.described(&config, &manifest.config).await?;
-    let config = ImageConfig::parse(&config, &manifest, &layers);
-    let config = config.map_err(|error| failed(error.into()))?;
-    let image = digest_of(&stat.validator).map(|digest| named.manifest(digest));
+    let Documents { layers, config, .. } = context.documents(&reference, &stat).await?;
+    let image = digest_of(&stat.validator)
+        .map(|digest| named.manifest(digest).with_platform(named.platform().cloned()));
     let chains = chains(&config.diff_ids);
     let layers = layers.iter().zip(chains);
     let layers = layers.map(|(layer, chain)| NamedLayer { blob: layer.blob.digest, chain });

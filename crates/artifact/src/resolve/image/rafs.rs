@@ -11,6 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::{AT_ONCE, Context, Descriptor, ImageError};
 use crate::erofs::BlockSize;
 use crate::image::manifest::RafsLayers;
+use crate::index::ImageFacts;
 use crate::rafs::{Blob, MAX_BOOTSTRAP, Rafs, RafsError, bootstrap_in};
 use crate::recipe::Recipe;
 use crate::resolve::{Artifact, Planned, ResolveError};
@@ -26,6 +27,7 @@ impl Context<'_> {
         &self,
         reference: &Located,
         layers: &RafsLayers,
+        of: ImageFacts,
     ) -> Result<Artifact, ResolveError> {
         if reference.layers().is_some() {
             return Err(self.image_error(ImageError::NoLayers));
@@ -39,7 +41,7 @@ impl Context<'_> {
                 self.ask_for(reference, &BTreeSet::from([layers.bootstrap.digest])).await?;
             }
             let own = layers.blobs.iter().map(|blob| blob.digest).collect();
-            if let Some(artifact) = self.kept_stack(reference, name, &own).await? {
+            if let Some(artifact) = self.kept_stack((reference, &of), name, &own).await? {
                 return Ok(artifact);
             }
         }
@@ -53,6 +55,7 @@ impl Context<'_> {
             build_time: rafs.newest,
             tasks,
             left_out: rafs.left_out,
+            image: Some(of),
         };
         self.finish_and_keep(planned, name.as_ref()).await
     }

@@ -7,14 +7,16 @@ use dfs_model::{TaskKey, TaskKind, Validator};
 use dfs_source::oci::{ContentDigest, Located, named_digest};
 use dfs_source::{SourceError, Sources, Target};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::OnceCell;
 
+use super::attached::Believed;
 use super::equal::{self, Held};
 use super::layers::{Known, Wanted};
 use super::{AT_ONCE, Context, ImageError};
 use crate::erofs::{BlockSize, MAX_SPACES};
 use crate::image::manifest::LayerBlob;
 use crate::image::{Layer, merge};
-use crate::index::{Index, IndexError};
+use crate::index::{ImageFacts, Index, IndexError};
 use crate::recipe::Recipe;
 use crate::resolve::{Artifact, Planned, ResolveError};
 use crate::toc::Announced;
@@ -22,39 +24,63 @@ use crate::toc::Announced;
 /// Number of how layers become an index: what was kept by another one is made again.
 const FORMAT: &str = "layers.1";
 
+/// Layers over one another, the lowest first, and what each must unpack to.
+pub(super) struct Stack<'a> {
+    pub reference: &'a Located,
+    pub layers: &'a [LayerBlob],
+    pub diff_ids: &'a [ContentDigest],
+    /// The image that they are.
+    pub of: ImageFacts,
+    /// What is attached to it and believed, once somebody wants it.
+    pub believed: OnceCell<Option<Believed>>,
+}
+
+impl<'a> Stack<'a> {
+    pub fn new(
+        reference: &'a Located,
+        layers: &'a [LayerBlob],
+        diff_ids: &'a [ContentDigest],
+        of: ImageFacts,
+    ) -> Self {
+        Self { reference, layers, diff_ids, of, believed: OnceCell::new() }
+    }
+}
+
+/// The layers that there are, each once, and which of them each layer is: an image may have one several times.
+pub(super) fn distinct<'a>(stack: &Stack<'a>) -> (Vec<Wanted<'a>>, Vec<usize>) {
+    let (mut places, mut distinct) = (HashMap::new(), Vec::new());
+    let layers = (1..).zip(stack.layers.iter().zip(stack.diff_ids));
+    let order = layers.map(|(number, (layer, diff_id))| {
+        *places.entry((layer.blob.digest, *diff_id)).or_insert_with(|| {
+            distinct.push(Wanted { number, layer, diff_id: *diff_id });
+            distinct.len() - 1
+        })
+    });
+    let order = order.collect();
+    (distinct, order)
+}
+
 impl Context<'_> {
     /// The tree that these layers make together.
     pub(super) async fn layers(
         &self,
-        reference: &Located,
-        layers: &[LayerBlob],
-        diff_ids: &[ContentDigest],
+        stack: &Stack<'_>,
         sources: &Sources,
     ) -> Result<Artifact, ResolveError> {
-        let name = self.name_of_stack(reference, layers, diff_ids);
+        let Stack { reference, layers, .. } = *stack;
+        let name = self.name_of_stack(stack);
         let own = layers.iter().map(|layer| layer.blob.digest).collect();
         let kept = match &name {
-            Some(name) => self.kept_stack(reference, name, &own).await?,
+            Some(name) => self.kept_stack((reference, &stack.of), name, &own).await?,
             None => None,
         };
         if let Some(artifact) = kept {
             return Ok(artifact);
         }
-        // An image may have one layer several times.
-        let mut places = HashMap::new();
-        let mut distinct = Vec::new();
-        for (number, (layer, diff_id)) in (1..).zip(layers.iter().zip(diff_ids)) {
-            places.entry((layer.blob.digest, *diff_id)).or_insert_with(|| {
-                distinct.push(Wanted { number, layer, diff_id: *diff_id });
-                distinct.len() - 1
-            });
-        }
-        let reading = distinct.into_iter().map(|layer| self.layer(reference, layer, sources));
+        let (distinct, order) = distinct(stack);
+        let reading = distinct.into_iter().map(|layer| self.layer(stack, layer, sources));
         let reading: Vec<_> = reading.collect();
         let read: Vec<Known> = stream::iter(reading).buffered(AT_ONCE).try_collect().await?;
-        let order = layers.iter().zip(diff_ids);
-        let order = order.filter_map(|(layer, diff_id)| places.get(&(layer.blob.digest, *diff_id)));
-        let order: Vec<usize> = order.copied().collect();
         let held = match &name {
             Some(name) if read.iter().any(|layer| layer.is_new) => self.held(name, &own).await,
             _ => Vec::new(),
@@ -70,6 +96,7 @@ impl Context<'_> {
         for task in &mut planned.tasks {
             relocate(task, reference);
         }
+        planned.image = Some(stack.of.clone());
         self.finish_and_keep(planned, name.as_ref()).await
     }
 
@@ -89,12 +116,8 @@ impl Context<'_> {
     }
 
     /// By what the index over these layers is found again.
-    fn name_of_stack(
-        &self,
-        reference: &Located,
-        layers: &[LayerBlob],
-        diff_ids: &[ContentDigest],
-    ) -> Option<TaskKey> {
+    fn name_of_stack(&self, stack: &Stack<'_>) -> Option<TaskKey> {
+        let Stack { reference, layers, diff_ids, .. } = *stack;
         let lines = layers.iter().zip(diff_ids);
         let lines = lines.map(|(layer, diff_id)| {
             let table = Announced::of(layer).map_or_else(String::new, |table| table.name());
@@ -121,7 +144,7 @@ impl Context<'_> {
     /// read here.
     pub(super) async fn kept_stack(
         &self,
-        reference: &Located,
+        (reference, of): (&Located, &ImageFacts),
         name: &TaskKey,
         own: &BTreeSet<ContentDigest>,
     ) -> Result<Option<Artifact>, ResolveError> {
@@ -137,11 +160,11 @@ impl Context<'_> {
         if self.ask_for(reference, &others).await.is_err_and(|error| is_gone(&error)) {
             return Ok(None);
         }
-        let (url, reference) = (self.url(), reference.clone());
+        let (url, reference, of) = (self.url(), reference.clone(), of.clone());
         let telling = tokio::task::spawn_blocking(move || {
             let mut tasks = index.spaces().to_vec();
             tasks.iter_mut().for_each(|task| relocate(task, &reference));
-            let bytes = index.retold(url, &tasks)?;
+            let bytes = index.retold(url, of, &tasks)?;
             Ok::<_, IndexError>((bytes, tasks, index.left_out().clone()))
         });
         let told = telling.await;
@@ -236,6 +259,6 @@ fn lay_over(read: &[Known], order: &[usize], held: &[Index]) -> Result<Laid, Ima
     let room = MAX_SPACES.saturating_sub(tasks.len());
     let others = equal::worth(&tree, &new, held.iter().filter_map(Held::of).collect(), room);
     let block_size = BlockSize::B512;
-    let planned = Planned { tree, block_size, build_time, tasks, left_out };
+    let planned = Planned { tree, block_size, build_time, tasks, left_out, image: None };
     Ok(Laid { planned, new, others })
 }
