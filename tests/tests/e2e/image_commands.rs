@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::registry::three_layers;
 use crate::support::images::{INDEX, Layout, MANIFEST, Packing, here, sha256};
-use crate::support::trees::{noise, put};
+use crate::support::trees::{noise, put, walk};
 use crate::support::{Agent, Expected, Place, binaries};
 
 /// An image of three layers in a registry.
@@ -164,7 +164,7 @@ fn a_pulled_image_is_all_here_and_a_mount_of_it_gets_no_byte_from_anywhere() {
 
         let asked = registry.requests("GET", "/blobs/");
         let dir = agent.mount(&url, place.path(&format!("{}-mount", agent.node.name())));
-        files(&dir);
+        walk(&dir);
         assert_eq!(registry.requests("GET", "/blobs/"), asked);
         let shown = agent.shown(&dir).unwrap();
         let ledger = &shown["ledger"];

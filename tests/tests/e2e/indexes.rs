@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::gatekeeper::{Gatekeeper, Verdict};
 use crate::support::images::{Layout, MANIFEST, Packing, here};
 use crate::support::trees::{noise, put};
-use crate::support::{Agent, Expected, Place, binaries};
+use crate::support::{Agent, Expected, Place, binaries, until};
 
 /// Files of the layer that is read in parts, and bytes of each: noise does not pack.
 const FILES: u64 = 100;
@@ -279,10 +279,13 @@ fn what_is_read_by_an_index_is_held_against_what_its_maker_saw() {
         let is_it = asked.method == "GET" && asked.path.ends_with(&layer);
         if is_it { Verdict::Flip(700) } else { Verdict::Pass }
     });
-    assert!(fs::read(dir.join("etc/large")).is_err(), "no wrong byte is shown");
+    let read = fs::read(dir.join("etc/large")).map_err(|error| error.raw_os_error());
+    assert_eq!(read.err(), Some(Some(5)), "no wrong byte is shown");
     assert!(gate.spoiled() > 0);
     gate.open();
-    assert!(fs::read(dir.join("etc/large")).unwrap() == noise(1000, 3_000_000));
+    until("the file is read", || {
+        fs::read(dir.join("etc/large")).is_ok_and(|bytes| bytes == noise(1000, 3_000_000))
+    });
 }
 
 #[test]

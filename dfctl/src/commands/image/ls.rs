@@ -14,7 +14,7 @@ use crate::output::{Record, counted, printable};
 /// Digits of a digest that are shown.
 const DIGITS: usize = 12;
 
-/// List the images that are known on this machine, and how much of each is here
+/// List the images that are known here, and how much of each there is
 ///
 /// Examples:
 ///   dfctl image ls
