@@ -26,7 +26,7 @@ _dfs__fuse() {
 
     case "${cmd}" in
         dfs__fuse)
-            opts="-h -V --data-dir --socket --socket-group --snapshotter-socket --cri-socket --containerd-socket --cluster --join --advertise --port-pieces --port-grpc --capacity --cache-medium --cache-memory --upload-rate --ca-file --export --holder --mirror-listen --mirror-registry --mirror-client --mirror-default --proxy-listen --proxy-rules --proxy-ca-cert --proxy-ca-key --proxy-client --proxy-users --proxy-allow --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
+            opts="-h -V --data-dir --socket --socket-group --snapshotter-socket --cri-socket --containerd-socket --cluster --join --advertise --port-pieces --port-grpc --capacity --cache-medium --cache-memory --upload-rate --ca-file --export --holder --mirror-listen --mirror-registry --mirror-client --mirror-default --proxy-listen --proxy-rules --proxy-ca-cert --proxy-ca-key --proxy-client --proxy-users --proxy-allow --index-key --index-registry --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -145,6 +145,14 @@ _dfs__fuse() {
                     return 0
                     ;;
                 --proxy-allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --index-registry)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

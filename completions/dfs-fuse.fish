@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_dfs_fuse_global_optspecs
-    string join \n data-dir= socket= socket-group= snapshotter-socket= cri-socket= containerd-socket= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= export= holder= mirror-listen= mirror-registry= mirror-client= mirror-default= proxy-listen= proxy-rules= proxy-ca-cert= proxy-ca-key= proxy-client= proxy-users= proxy-allow= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
+    string join \n data-dir= socket= socket-group= snapshotter-socket= cri-socket= containerd-socket= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= export= holder= mirror-listen= mirror-registry= mirror-client= mirror-default= proxy-listen= proxy-rules= proxy-ca-cert= proxy-ca-key= proxy-client= proxy-users= proxy-allow= index-key= index-registry= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
 end
 
 function __fish_dfs_fuse_needs_command
@@ -53,6 +53,8 @@ complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l proxy-ca-key -d 'PEM 
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l proxy-client -d 'Network of other machines that may ask the proxy, as in 10.0.0.0/8; repeatable. Only this machine when none is given' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l proxy-users -d 'File of names and passwords that the proxy asks for, as `htpasswd -B` writes it. It asks for none when not given' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l proxy-allow -d 'Host that clients of the proxy may go to, as in example.org, *.example.org or example.org:8443; repeatable. Anywhere when none is given' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l index-key -d 'Key that is believed of indexes that somebody attached to an image, an Ed25519 public key of 64 hexadecimal digits; repeatable. No attached index is used when none is given' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l index-registry -d 'Registry of which all attached indexes are believed, whoever made them; repeatable' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l config -d 'Configuration file over those in /etc/dfs' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
