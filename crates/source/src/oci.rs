@@ -14,6 +14,7 @@ mod located;
 mod login;
 mod pass;
 mod plain;
+mod provider;
 mod push;
 mod reference;
 mod registry;
@@ -42,6 +43,8 @@ pub use login::LoginError;
 use login::Logins;
 pub use pass::{Extent, PASSED_ON, Passed, Sought, login_of};
 use plain::PlainHosts;
+pub use provider::CredentialProviders;
+use provider::Providers;
 pub use push::{PushContent, PushFrom, Pusher, Put};
 pub use reference::{Named, Reference};
 use registry::Asker;
@@ -59,6 +62,8 @@ pub const MAX_DOCUMENT: usize = 4 << 20;
 pub struct OciOptions {
     /// Where the logins of this process's own user are looked for; nowhere when `None`.
     pub environment: Option<Environment>,
+    /// Programs that make logins for this process's own user, before those are looked for.
+    pub providers: Option<CredentialProviders>,
     /// Registries that are asked without TLS, by host or host and port; those of this machine are anyway.
     pub plain_http: Vec<String>,
 }
@@ -73,7 +78,7 @@ impl OciOptions {
     pub fn for_others() -> Self {
         let named = std::env::var(PLAIN_HTTP).unwrap_or_default();
         let plain_http = named.split(',').map(str::trim).filter(|name| !name.is_empty());
-        Self { environment: None, plain_http: plain_http.map(str::to_owned).collect() }
+        Self { plain_http: plain_http.map(str::to_owned).collect(), ..Self::default() }
     }
 }
 
@@ -129,14 +134,16 @@ impl OciSource {
         http: HttpOptions,
         counters: Arc<Counters>,
     ) -> Result<Self, SourceError> {
-        Ok(Self::over(options, HttpSource::new(http, counters)?.web()))
+        Self::over(options, HttpSource::new(http, counters)?.web())
     }
 
     /// A source over the connections of another.
-    pub(crate) fn over(options: OciOptions, web: Arc<Web>) -> Self {
-        let (plain, logins) =
-            (PlainHosts::new(&options.plain_http), options.environment.map(Logins::new));
-        Self(Arc::new(Access::new(web, plain, logins)))
+    pub(crate) fn over(options: OciOptions, web: Arc<Web>) -> Result<Self, SourceError> {
+        let plain = PlainHosts::new(&options.plain_http);
+        let providers = options.providers.as_ref().map(Providers::read).transpose();
+        let providers = providers.map_err(LoginError::into_source)?.unwrap_or_default();
+        let logins = options.environment.map(|environment| Logins::new(environment, providers));
+        Ok(Self(Arc::new(Access::new(web, plain, logins))))
     }
 
     fn asker(&self, target: &Target) -> Result<Asker, SourceError> {
@@ -165,7 +172,7 @@ impl Source for OciSource {
                 Credentials::None
             }
             (Credentials::None, Some(logins)) if asking == Asking::Own => {
-                let found = logins.find(&reference).await.map_err(LoginError::into_source)?;
+                let found = logins.find(&reference, None).await.map_err(LoginError::into_source)?;
                 found.unwrap_or_default()
             }
             (given, _) => given.clone(),

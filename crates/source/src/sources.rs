@@ -110,7 +110,7 @@ impl SourcesBuilder {
                 by_scheme.insert("s3".to_owned(), Arc::new(s3));
             }
             if let Some(options) = self.oci {
-                let oci = Arc::new(OciSource::over(options, http.web()));
+                let oci = Arc::new(OciSource::over(options, http.web())?);
                 by_scheme.insert("oci".to_owned(), Arc::clone(&oci) as Arc<dyn Source>);
                 registries = Some(oci);
             }

@@ -188,6 +188,57 @@ fn a_private_image_is_for_who_has_a_login() {
     assert!(!agent.log().contains(LOGIN.1));
 }
 
+#[test]
+fn an_agent_asks_a_kubelets_credential_providers_for_its_own_logins() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("secret"), b"for ada");
+    layout.layer(&tree, Packing::Gzip);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Password).unwrap();
+    registry.push(layout.dir(), "private/app:v1").unwrap();
+    let answer = json!({
+        "kind": "CredentialProviderResponse",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "cacheKeyType": "Registry",
+        "auth": { registry.address(): { "username": LOGIN.0, "password": LOGIN.1 } },
+    });
+    put(&place.path("answer"), answer.to_string().as_bytes());
+    let (asked, program) = (place.path("asked"), place.path("bin/cloud"));
+    let line = format!("cat >> {}; cat {}", asked.display(), place.path("answer").display());
+    put(&program, format!("#!/bin/sh\n{line}\n").as_bytes());
+    mode(&program, 0o755);
+    let told = place.path("providers.yaml");
+    let yaml = format!(
+        "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n\
+         - name: cloud\n  matchImages: [\"{}\"]\n  defaultCacheDuration: 1h\n  \
+         apiVersion: credentialprovider.kubelet.k8s.io/v1\n",
+        registry.address()
+    );
+    put(&told, yaml.as_bytes());
+    let flags = [
+        "--image-credential-provider-config",
+        told.to_str().unwrap(),
+        "--image-credential-provider-bin-dir",
+        program.parent().unwrap().to_str().unwrap(),
+    ];
+    let agent = Agent::solo_with(&place, "agent", &flags);
+    let dir = agent.mount(&registry.url("private/app:v1"), place.path("mount"));
+    assert_eq!(fs::read(dir.join("secret")).unwrap(), b"for ada");
+    let times = || fs::read_to_string(&asked).unwrap().matches("\"image\"").count();
+    assert_eq!(times(), 1);
+    agent.dfctl(&["cat", &format!("{}!secret", registry.url("private/app:v1"))]).done();
+    assert_eq!(times(), 1, "what it printed is kept");
+    assert!(!agent.log().contains(LOGIN.1));
+    put(&program, b"#!/bin/sh\necho no role >&2\nexit 3\n");
+    let broken = Agent::solo_with(&place, "broken", &flags);
+    let said = broken.dfctl(&["cat", &registry.url("private/app:v1")]);
+    assert_ne!(said.code, 0);
+    let line = "the credential provider cloud ended with exit status: 3: no role";
+    assert!(said.stderr.contains(line), "{}", said.stderr);
+}
+
 /// How often a layer was asked for by whoever does not push.
 fn looked_at(registry: &Registry, layout: &Layout, layer: usize) -> usize {
     let blob = layout.layer_digest(layer);

@@ -102,7 +102,8 @@ impl Asker {
         let Some(logins) = self.access.logins.as_ref().filter(|logins| logins.gave(login)) else {
             return Ok(None);
         };
-        let found = logins.find(&self.reference).await.map_err(|error| error.into_source())?;
+        let found = logins.find(&self.reference, Some(login)).await;
+        let found = found.map_err(|error| error.into_source())?;
         Ok(found.filter(|found| found != login))
     }
 

@@ -11,6 +11,7 @@ mod files;
 mod listing;
 mod moto;
 mod on_the_way;
+mod providers;
 mod redirects;
 mod registries;
 mod scripted;

@@ -331,7 +331,7 @@ async fn this_users_logins_are_used_for_this_user_and_again_when_they_have_chang
     };
     write("one");
     let environment = Environment::default().with("DOCKER_CONFIG", dir.path().to_str().unwrap());
-    let client = client(OciOptions { environment: Some(environment), plain_http: Vec::new() });
+    let client = client(OciOptions { environment: Some(environment), ..OciOptions::default() });
     let named = target(&at(&server, "a/b"));
     let source = client.source(&named);
     let complete = async |asking| source.complete(&named, asking).await.unwrap();
