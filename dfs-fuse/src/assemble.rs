@@ -337,7 +337,8 @@ fn sources(told: &Told) -> Result<SourcesBuilder, Error> {
     let http = http_options(options);
     let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
     let s3 = S3Options::of_process();
-    let oci = OciOptions { providers: providers(options)?, ..OciOptions::of_process() };
+    let (providers, registries_conf) = (providers(options)?, options.registries_conf.clone());
+    let oci = OciOptions { providers, registries_conf, ..OciOptions::of_process() };
     let sources = told.extensions.sources().http(http).s3(s3).oci(oci).file(files.clone());
     Ok(ImagesOnDisk::known(sources, files))
 }

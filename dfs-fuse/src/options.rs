@@ -104,6 +104,10 @@ pub struct Flags {
     /// Directory in which the programs of these credential providers lie.
     #[arg(long, value_name = "DIR")]
     pub image_credential_provider_bin_dir: Option<PathBuf>,
+    /// A file that says which registries have mirrors, as `registries.conf` of podman and CRI-O does: what these give is held
+    /// against its digest, and they are asked without a login. None is read when not given.
+    #[arg(long, value_name = "FILE")]
+    pub registries_conf: Option<PathBuf>,
     /// Directory that other users may name files in, each with their own rights; absolute; repeatable.
     #[arg(long, value_name = "DIR")]
     pub export: Vec<PathBuf>,
@@ -272,6 +276,8 @@ pub struct Options {
     pub image_credential_provider_config: Option<PathBuf>,
     /// Directory in which the programs of these credential providers lie.
     pub image_credential_provider_bin_dir: Option<PathBuf>,
+    /// A file that says which registries have mirrors, as `registries.conf` of podman and CRI-O does.
+    pub registries_conf: Option<PathBuf>,
     /// Directories that other users of this machine may name files in, each with their own rights; absolute.
     #[serde(deserialize_with = "absolute")]
     pub export: Vec<PathBuf>,
@@ -369,6 +375,7 @@ impl Default for Options {
             ca_file: Vec::new(),
             image_credential_provider_config: None,
             image_credential_provider_bin_dir: None,
+            registries_conf: None,
             export: Vec::new(),
             patience_seconds: 3,
             compression: Compression::Auto,

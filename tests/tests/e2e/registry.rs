@@ -9,6 +9,7 @@ use dfs_tests::{Cluster, Registry};
 use serde_json::json;
 
 use crate::support::entries::{self, Holes};
+use crate::support::gatekeeper::{Gatekeeper, Verdict};
 use crate::support::images::{INDEX, Layout, Packing, here, raw_tar, sha256};
 use crate::support::trees::{noise, put, rich};
 use crate::support::{Agent, Expected, Place, binaries};
@@ -237,6 +238,62 @@ fn an_agent_asks_a_kubelets_credential_providers_for_its_own_logins() {
     assert_ne!(said.code, 0);
     let line = "the credential provider cloud ended with exit status: 3: no role";
     assert!(said.stderr.contains(line), "{}", said.stderr);
+}
+
+#[test]
+fn bytes_come_from_a_mirror_that_has_them_and_are_the_registrys_where_it_has_not_or_lies() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("large"), &noise(21, 6_000_000));
+    layout.layer(&tree, Packing::Gzip);
+    layout.name(layout.image(here()));
+    let layer = layout.layer_digest(0);
+    let registry = Registry::start(&place.dir("named"), Guard::Nobody).unwrap();
+    let mirror = Registry::start(&place.dir("beside"), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:v1").unwrap();
+    let gate = Gatekeeper::before(mirror.address().parse().unwrap());
+    let conf = place.path("registries.conf");
+    let text = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}/copies\"\n",
+        registry.address(),
+        gate.address()
+    );
+    put(&conf, text.as_bytes());
+    let of_seed = place.path("cluster.toml");
+    put(&of_seed, format!("[seed]\nregistries-conf = {conf:?}\n").as_bytes());
+    let flags = ["--registries-conf", conf.to_str().unwrap()];
+    let is_right = |agent: &Agent, name: &str| {
+        let dir = agent.mount(&registry.url("team/app:v1"), place.path(name));
+        assert!(fs::read(dir.join("large")).unwrap() == noise(21, 6_000_000), "{name}");
+        agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    };
+    let read = |registry: &Registry| registry.requests_by("dfs", "GET", &layer);
+
+    // It has nothing yet.
+    is_right(&Agent::solo_with(&place, "lacks", &flags), "lacks");
+    assert_eq!((read(&registry), read(&mirror)), (1, 1));
+    mirror.push(layout.dir(), "copies/team/app:v1").unwrap();
+    is_right(&Agent::solo_with(&place, "has", &flags), "has");
+    assert_eq!((read(&registry), read(&mirror)), (1, 2));
+    let of_the_registry = registry.requests_by("dfs", "", "/v2/");
+    let cluster =
+        Cluster::start_with(&binaries(), place.root(), &["--config", of_seed.to_str().unwrap()]);
+    let cluster = cluster.unwrap();
+    is_right(&Agent::of(&cluster, &place, "member"), "member");
+    assert_eq!((read(&registry), read(&mirror)), (1, 3), "the seed asks it");
+    assert_eq!(registry.requests_by("dfs", "", "/v2/"), of_the_registry);
+    // Another byte of the layer each time.
+    for at in [1_000, 3_000_000, 5_900_000] {
+        let wrong = layer.clone();
+        gate.judge(move |asked| match asked.method == "GET" && asked.path.ends_with(&wrong) {
+            true => Verdict::Flip(at),
+            false => Verdict::Pass,
+        });
+        let (before, spoiled) = (read(&registry), gate.spoiled());
+        is_right(&Agent::solo_with(&place, &format!("lies-{at}"), &flags), &format!("lies-{at}"));
+        assert_eq!((read(&registry) - before, gate.spoiled() - spoiled), (1, 1), "{at}");
+    }
 }
 
 /// How often a layer was asked for by whoever does not push.

@@ -85,12 +85,12 @@ impl Passed {
 impl OciSource {
     /// How a registry at this address is asked: `http` or `https`.
     pub fn scheme(&self, address: &str) -> &'static str {
-        if self.0.plain.has(address) { "http" } else { "https" }
+        if self.access.plain.has(address) { "http" } else { "https" }
     }
 
     /// Asks what a client asks.
     pub async fn pass(&self, passed: &Passed) -> Result<PassedAnswer, SourceError> {
-        let access = &self.0;
+        let access = &self.access;
         let reference = &passed.reference;
         let attempt = Attempt::new(Action::Read(None), &reference.url());
         let address = reference.address();

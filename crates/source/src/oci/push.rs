@@ -122,7 +122,7 @@ impl Pusher {
         from: Option<&str>,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<Put, SourceError> {
-        let from = from.filter(|from| *from != self.asker.reference.repository());
+        let from = from.filter(|from| *from != self.asker.at.repository());
         let mut upload =
             Upload { pusher: self, digest, length, content, from, part: PART_BYTES, lost: 0 };
         let retrier = &self.asker.access.web.retrier;
@@ -157,8 +157,7 @@ impl Pusher {
 
     /// Puts a document by its digest.
     pub async fn document(&self, media_type: &str, bytes: &Bytes) -> Result<(), SourceError> {
-        let named = self.asker.reference.manifest(ContentDigest::sha256(bytes));
-        self.put_document(Asker { reference: named, ..self.asker.clone() }, media_type, bytes).await
+        self.put_document(self.asker.manifest(ContentDigest::sha256(bytes)), media_type, bytes).await
     }
 
     /// Puts the document that all this was for, by the name that it is to have.
@@ -280,8 +279,7 @@ impl Upload<'_> {
     }
 
     async fn is_there(&self) -> Result<bool, SourceError> {
-        let reference = self.asker().reference.blob(self.digest);
-        let asker = Asker { reference, ..self.asker().clone() };
+        let asker = self.asker().blob(self.digest);
         let answer = asker.exchange(&Ask::head(), &self.pusher.attempt).await?;
         match answer.status() {
             200 => Ok(true),
@@ -295,7 +293,7 @@ impl Upload<'_> {
     /// Has the registry take it from another repository, or begins to send it.
     async fn begin(&mut self) -> Result<Result<Put, Stage>, SourceError> {
         let mut url = self.asker().url()?;
-        url.set_path(&format!("/v2/{}/blobs/uploads/", self.asker().reference.repository()));
+        url.set_path(&format!("/v2/{}/blobs/uploads/", self.asker().at.repository()));
         if let Some(from) = self.from {
             let digest = self.digest.to_string();
             url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", from);

@@ -122,6 +122,13 @@ impl Reference {
         Self { named: Named::Manifest(digest), layers: None, ..self.clone() }
     }
 
+    /// The same of another repository, which is named with its registry.
+    pub(super) fn at(&self, place: &str) -> Result<Self, String> {
+        let url = CanonicalUrl::parse(&format!("oci://{place}"));
+        let place = Self::of(&url.map_err(|error| error.to_string())?)?;
+        Ok(Self { registry: place.registry, repository: place.repository, ..self.clone() })
+    }
+
     /// So many of its layers, from the lowest.
     pub fn with_layers(self, layers: u8) -> Self {
         Self { layers: Some(layers), ..self }

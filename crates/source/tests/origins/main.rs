@@ -9,6 +9,7 @@ mod changes;
 mod faults;
 mod files;
 mod listing;
+mod mirrors;
 mod moto;
 mod on_the_way;
 mod providers;
