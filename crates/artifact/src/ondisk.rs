@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
-use dfs_source::oci::{ContentDigest, Form, Located, Named, OnDisk, digest_of, validator};
+use dfs_source::oci::{ContentDigest, Form, Located, Named, OnDisk, Reference, digest_of, validator};
 use dfs_source::{
     Action, Asking, Attempt, ByteStream, Entry, FileOptions, FileSource, Source, SourceError,
     SourcesBuilder, Stat, StatKind, Target,
@@ -356,21 +356,12 @@ fn other_content(actual: ContentDigest, digest: ContentDigest, attempt: &Attempt
 
 /// Whether an image of this name is the one that somebody means: `debian:13` is `docker.io/library/debian:13`.
 fn is_name(name: &str, wanted: &str) -> bool {
-    name == wanted || full_name(name) == full_name(wanted)
-}
-
-/// A name with all that is left out of it; one without a repository (a tag alone) stays as it is.
-fn full_name(name: &str) -> String {
-    let last = name.rsplit('/').next().unwrap_or_default();
-    if last == name && !name.contains(':') {
-        return name.to_owned();
-    }
-    let tagged = if last.contains(':') { name.to_owned() } else { format!("{name}:latest") };
-    match tagged.split_once('/') {
-        None => format!("docker.io/library/{tagged}"),
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => tagged,
-        Some(_) => format!("docker.io/{tagged}"),
-    }
+    let full = |name: &str| {
+        // A tag alone is the name of no repository.
+        let has_repository = name.contains(['/', ':']);
+        has_repository.then(|| Reference::of_name(name).ok()).flatten()
+    };
+    name == wanted || full(name).is_some_and(|named| full(wanted) == Some(named))
 }
 
 /// Why a name leads nowhere.

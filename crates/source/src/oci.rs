@@ -10,6 +10,7 @@
 mod access;
 mod challenge;
 mod digest;
+mod docker_auth;
 mod located;
 mod login;
 mod mirrors;
@@ -42,6 +43,7 @@ use crate::{
 };
 use access::Access;
 pub use digest::{ContentDigest, DigestError, Mismatch, verify};
+pub use docker_auth::DockerAuth;
 pub use located::{Form, Located, OnDisk, Written};
 pub use login::LoginError;
 use login::Logins;
@@ -52,7 +54,7 @@ use plain::PlainHosts;
 pub use provider::CredentialProviders;
 use provider::Providers;
 pub use push::{PushContent, PushFrom, Pusher, Put};
-pub use reference::{Named, Reference};
+pub use reference::{Named, Reference, is_registry};
 use registry::Asker;
 pub use whole::Hashing;
 

@@ -10,13 +10,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use super::access::{Who, who};
+use super::docker_auth::DockerAuth;
 use super::provider::Providers;
 use super::reference::Reference;
 use crate::environment::Environment;
@@ -27,8 +26,6 @@ use crate::{Credentials, Secret, SourceError};
 pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a credential helper may take.
 const HELPER_WITHIN: Duration = Duration::from_secs(30);
-/// The user that stands for an identity token: what docker's credential helpers say.
-pub(super) const IDENTITY_TOKEN: &str = "<token>";
 /// Logins remembered as given out.
 const MAX_GIVEN: usize = 64;
 
@@ -79,20 +76,9 @@ impl LoginError {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct File {
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, DockerAuth>,
     creds_store: Option<String>,
     cred_helpers: BTreeMap<String, String>,
-}
-
-/// What stands there for one registry.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Entry {
-    auth: Option<Secret>,
-    username: Option<String>,
-    password: Option<Secret>,
-    identitytoken: Option<Secret>,
-    registrytoken: Option<Secret>,
 }
 
 /// What a credential helper prints.
@@ -210,7 +196,7 @@ impl File {
         named.map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    fn entry(&self, reference: &Reference) -> Option<&Entry> {
+    fn entry(&self, reference: &Reference) -> Option<&DockerAuth> {
         best(&self.auths, reference)
     }
 }
@@ -239,34 +225,6 @@ fn plain(key: &str) -> String {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest).trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
     key.to_ascii_lowercase()
-}
-
-impl Entry {
-    fn credentials(&self) -> Result<Option<Credentials>, &'static str> {
-        let basic = |user: &str, password: &Secret| Credentials::Basic {
-            user: user.to_owned(),
-            password: password.clone(),
-        };
-        let there =
-            |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
-        if let Some(token) = there(&self.registrytoken) {
-            return Ok(Some(Credentials::Bearer(token)));
-        }
-        if let Some(token) = there(&self.identitytoken) {
-            return Ok(Some(basic(IDENTITY_TOKEN, &token)));
-        }
-        if let (Some(user), Some(password)) = (&self.username, there(&self.password)) {
-            return Ok(Some(basic(user, &password)));
-        }
-        let Some(auth) = there(&self.auth) else { return Ok(None) };
-        let pair = STANDARD.decode(auth.expose().trim()).map(Zeroizing::new);
-        let pair = pair.map_err(|_| "an 'auth' in it is not base64")?;
-        let pair = std::str::from_utf8(&pair).map_err(|_| "an 'auth' in it is not UTF-8")?;
-        let (user, password) =
-            pair.split_once(':').ok_or("an 'auth' in it is not user:password")?;
-        // Docker pads what it writes.
-        Ok(Some(basic(user, &Secret::new(password.trim_end_matches('\0')))))
-    }
 }
 
 /// Asks a credential helper for the login of a server; `None` where it has none.
@@ -305,6 +263,7 @@ async fn ask(
 mod tests {
     use dfs_model::CanonicalUrl;
 
+    use super::super::docker_auth::IDENTITY_TOKEN;
     use super::*;
 
     fn reference(url: &str) -> Reference {

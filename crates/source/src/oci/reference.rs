@@ -92,6 +92,21 @@ impl Reference {
         Ok(Self { registry, repository, named, layers })
     }
 
+    /// The same of a name as people and runtimes write it: one without a registry is of docker's.
+    pub fn of_name(name: &str) -> Result<Self, String> {
+        let registry = name.split_once('/').map(|(first, _)| first);
+        let url = match registry.is_some_and(is_registry) {
+            true => format!("oci://{name}"),
+            false => format!("oci://{}/{name}", DOCKER[0]),
+        };
+        Self::of(&CanonicalUrl::parse(&url).map_err(|error| error.to_string())?)
+    }
+
+    /// Whether the registry goes by this name too: docker's has several.
+    pub fn is_of(&self, registry: &str) -> bool {
+        self.login_names().contains(&registry)
+    }
+
     /// Host and port; `docker.io` by that name.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -214,6 +229,11 @@ fn asked_of(query: Option<&str>) -> Result<Asked, String> {
             .ok_or_else(|| "?layers= takes a number of layers, from 1 to 255".to_owned()),
         Some(_) => Err("only ?blob=DIGEST and ?layers=N are known behind a repository".to_owned()),
     }
+}
+
+/// Whether the first part of a name is a registry, as docker has it: it has a dot or a port, or is this machine.
+pub fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 fn is_host(host: &str) -> bool {
