@@ -9,6 +9,7 @@
 
 mod access;
 mod challenge;
+mod config_file;
 mod digest;
 mod docker_auth;
 mod located;
@@ -166,7 +167,8 @@ impl OciSource {
         let providers = providers.map_err(LoginError::into_source)?.unwrap_or_default();
         let logins = options.environment.map(|environment| Logins::new(environment, providers));
         let mirrors = options.registries_conf.as_deref().map(Mirrors::read).transpose();
-        let mirrors = mirrors.map_err(|error| SourceError::setup("the access to registries", error));
+        let mirrors =
+            mirrors.map_err(|error| SourceError::setup("the access to registries", error));
         let (mirrors, insecure) = mirrors?.unwrap_or_default();
         let plain = PlainHosts::new(&[options.plain_http, insecure].concat());
         let once = Arc::new(web.asking_once());

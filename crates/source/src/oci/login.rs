@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::process::Command;
-use zeroize::Zeroizing;
 
 use super::access::{Who, who};
+use super::config_file;
 use super::docker_auth::DockerAuth;
 use super::provider::Providers;
 use super::reference::Reference;
@@ -22,8 +22,6 @@ use crate::environment::Environment;
 use crate::program::{self, Ran};
 use crate::{Credentials, Secret, SourceError};
 
-/// Longest file of logins.
-pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a credential helper may take.
 const HELPER_WITHIN: Duration = Duration::from_secs(30);
 /// Logins remembered as given out.
@@ -171,13 +169,7 @@ fn files(environment: &Environment) -> Vec<PathBuf> {
 async fn read(path: PathBuf) -> Result<Option<File>, LoginError> {
     let failed = |reason: String| LoginError::File { path: path.clone(), reason };
     let open = path.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let length = std::fs::metadata(&open)?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
-        }
-        std::fs::read(&open).map(Zeroizing::new)
-    });
+    let reading = tokio::task::spawn_blocking(move || config_file::read(&open));
     let read = reading.await.map_err(|_| failed("the process ends".to_owned()))?;
     let bytes = match read {
         Ok(bytes) => bytes,

@@ -9,11 +9,11 @@ use dfs_model::{CanonicalUrl, printable, shortened};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::login::MAX_FILE_BYTES;
+use super::super::config_file;
 use super::super::reference::Reference;
 use super::{MirrorsError, Pulls};
 
-/// Most files of the directory, registries of all files, and mirrors of one.
+/// Most registries, and mirrors of one.
 const MOST: usize = 256;
 
 /// What is told of what begins so.
@@ -68,7 +68,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Told>, MirrorsError> {
     let mut by_prefix = BTreeMap::new();
     for file in files(path)? {
         let failed = |reason| MirrorsError { path: file.clone(), reason };
-        let text = text_of(&file).map_err(|error| failed(error.to_string()))?;
+        let text = config_file::read_text(&file).map_err(|error| failed(error.to_string()))?;
         for told in parse(&text).map_err(failed)? {
             by_prefix.insert(told.prefix.clone(), told);
         }
@@ -83,32 +83,11 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, MirrorsError> {
     let mut dir = path.as_os_str().to_owned();
     dir.push(".d");
     let dir = PathBuf::from(dir);
-    let failed = |reason: String| MirrorsError { path: dir.clone(), reason };
-    let mut beside = Vec::new();
-    match std::fs::read_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error.to_string())),
-        Ok(entries) => {
-            for entry in entries {
-                let below = entry.map_err(|error| failed(error.to_string()))?.path();
-                if below.extension().is_some_and(|ending| ending == "conf") && below.is_file() {
-                    beside.push(below);
-                }
-                if beside.len() > MOST {
-                    return Err(failed(format!("it has more than {MOST} files")));
-                }
-            }
-        }
-    }
-    beside.sort();
+    let beside = match config_file::in_directory(&dir, &["conf"]) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        found => found.map_err(|error| MirrorsError { path: dir, reason: error.to_string() })?,
+    };
     Ok(std::iter::once(path.to_owned()).chain(beside).collect())
-}
-
-fn text_of(path: &Path) -> io::Result<String> {
-    if std::fs::metadata(path)?.len() > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
-    }
-    std::fs::read_to_string(path)
 }
 
 fn parse(text: &str) -> Result<Vec<Told>, String> {
@@ -174,7 +153,9 @@ impl WrittenMirror {
             ("tag-only", _) => Pulls::Tags,
             (other, _) => {
                 let other = shown(other);
-                return Err(format!("pull-from-mirror is all, digest-only or tag-only, not '{other}'"));
+                return Err(format!(
+                    "pull-from-mirror is all, digest-only or tag-only, not '{other}'"
+                ));
             }
         };
         let (location, is_insecure) = (place(&self.location)?, self.insecure);
@@ -312,8 +293,14 @@ debian = "docker.io/library/debian"
             ("[[registry]]\nlocation = \"https://a.b\"\n", "it has a scheme"),
             ("[[registry]]\nlocation = \"a.b/c:1\"\n", "it has a tag"),
             ("[[registry]]\nlocation = \"a.b/C\"\n", "names no registry"),
-            ("[[registry]]\nlocation = \"a.b\"\n[[registry.mirror]]\n", "a mirror of it has no location"),
-            ("[[registry]]\nlocation = \"a.b\"\n[[registry]]\nprefix = \"a.b\"\nlocation = \"c.d\"\n", "speaks of a.b twice"),
+            (
+                "[[registry]]\nlocation = \"a.b\"\n[[registry.mirror]]\n",
+                "a mirror of it has no location",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.b\"\n[[registry]]\nprefix = \"a.b\"\nlocation = \"c.d\"\n",
+                "speaks of a.b twice",
+            ),
             (
                 "[[registry]]\nlocation = \"a.b\"\n[[registry.mirror]]\nlocation = \"c.d\"\npull-from-mirror = \"never\"\n",
                 "not 'never'",

@@ -2,14 +2,14 @@
 //! files in the order of their names.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dfs_model::{printable, shortened};
 use serde::Deserialize;
 
-use super::super::login::{LoginError, MAX_FILE_BYTES};
+use super::super::config_file;
+use super::super::login::LoginError;
 use super::pattern::ImagePattern;
 
 const KIND: &str = "CredentialProviderConfig";
@@ -17,7 +17,7 @@ const VERSIONS: [&str; 2] = ["kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/
 /// How a program may be spoken to.
 const PROTOCOLS: [&str; 2] =
     ["credentialprovider.kubelet.k8s.io/v1", "credentialprovider.kubelet.k8s.io/v1beta1"];
-/// Most files of a directory, and most providers.
+/// Most providers.
 const MOST: usize = 64;
 
 /// A provider, as it is told of.
@@ -77,7 +77,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Told>, LoginError> {
     let mut told = Vec::new();
     for file in files(path)? {
         let failed = |reason| LoginError::Providers { path: file.clone(), reason };
-        let text = text_of(&file).map_err(|error| failed(error.to_string()))?;
+        let text = config_file::read_text(&file).map_err(|error| failed(error.to_string()))?;
         told.extend(parse(&text).map_err(failed)?);
     }
     let failed = |reason| LoginError::Providers { path: path.to_owned(), reason };
@@ -93,38 +93,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<Told>, LoginError> {
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, LoginError> {
-    let failed =
-        |reason: String| LoginError::Providers { path: path.to_owned(), reason };
-    let unreadable = |error: io::Error| failed(error.to_string());
-    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let is_one = |path: &PathBuf| {
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        ending.is_some_and(|ending| matches!(ending, "json" | "yaml" | "yml")) && path.is_file()
+    let failed = |reason: String| LoginError::Providers { path: path.to_owned(), reason };
+    let found = match std::fs::metadata(path).map(|found| found.is_dir()) {
+        Ok(true) => config_file::in_directory(path, &["json", "yaml", "yml"]),
+        Ok(false) => Ok(vec![path.to_owned()]),
+        Err(error) => Err(error),
     };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let below = entry.map_err(unreadable)?.path();
-        if is_one(&below) {
-            found.push(below);
-        }
-        if found.len() > MOST {
-            return Err(failed(format!("it has more than {MOST} files")));
-        }
-    }
-    found.sort();
+    let found = found.map_err(|error| failed(error.to_string()))?;
     match found.is_empty() {
         true => Err(failed("it has no file of providers".to_owned())),
         false => Ok(found),
     }
-}
-
-fn text_of(path: &Path) -> io::Result<String> {
-    if std::fs::metadata(path)?.len() > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
-    }
-    std::fs::read_to_string(path)
 }
 
 /// A provider that was read.
@@ -280,7 +259,11 @@ providers:
     #[test]
     fn what_is_wrong_with_it_is_said_without_what_may_be_secret() {
         for (from, to, said) in [
-            ("kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/v9", "of kubelet.config.k8s.io/v9, not"),
+            (
+                "kubelet.config.k8s.io/v1",
+                "kubelet.config.k8s.io/v9",
+                "of kubelet.config.k8s.io/v9, not",
+            ),
             ("kind: CredentialProviderConfig", "kind: Pod", "it is a Pod of"),
             ("name: ecr-credential-provider", "name: ../sh", "'../sh' is no name of a program"),
             ("\"12h\"", "\"12 hours\"", "its defaultCacheDuration"),
@@ -306,7 +289,9 @@ providers:
             let text = text.replacen("name: accounts", &format!("name: accounts-{name}"), 1);
             std::fs::write(dir.path().join(file), text).unwrap();
         };
-        assert!(read(dir.path()).map(drop).unwrap_err().to_string().contains("no file of providers"));
+        assert!(
+            read(dir.path()).map(drop).unwrap_err().to_string().contains("no file of providers")
+        );
         write("20.yaml", "b");
         write("10.yml", "a");
         write("notes.txt", "c");
@@ -319,9 +304,14 @@ providers:
 
     #[test]
     fn lengths_of_time_are_read_as_go_writes_them() {
-        for (text, millis) in
-            [("12h", 43_200_000), ("1h30m", 5_400_000), ("0.5s", 500), ("0", 0), ("0s", 0), ("5ms", 5)]
-        {
+        for (text, millis) in [
+            ("12h", 43_200_000),
+            ("1h30m", 5_400_000),
+            ("0.5s", 500),
+            ("0", 0),
+            ("0s", 0),
+            ("5ms", 5),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for bad in ["", "h", "1", "-1s", "1d", "1h 2m", "1e9s", "..s", "9999999999999999999999h"] {
