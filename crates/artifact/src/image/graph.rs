@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dfs_model::UrlError;
-use dfs_source::oci::{Located, validator};
+use dfs_source::oci::{Located, digest_of, validator};
 use dfs_source::{Source, SourceError, Target};
 use futures::TryStreamExt as _;
 
@@ -46,9 +46,22 @@ pub struct Named {
     pub manifest: Option<Manifest>,
 }
 
+/// What a name stands for, before a machine is chosen.
+#[derive(Debug, Clone)]
+pub struct Top {
+    /// Its digest.
+    pub digest: ContentDigest,
+    /// What who has it says that it is.
+    pub media_type: Option<String>,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
 /// What a name leads to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Graph {
+    /// What the name stands for.
+    pub top: Top,
     /// Those that are named before those that name them. The last one is what was asked for.
     pub documents: Vec<Named>,
     /// Each once, configurations too; without what the registry does not have to give.
@@ -98,15 +111,13 @@ impl Graph {
         let bytes =
             gathered(source, &Target { url: stat.url.clone(), ..target.clone() }, &stat.validator)
                 .await?;
-        let mut following = Following {
-            source,
-            target,
-            located,
-            bytes: 0,
-            seen: BTreeSet::new(),
-            graph: Self::default(),
-        };
-        let mut first = First { bytes, media_type: stat.content_type, platform: None };
+        let digest = digest_of(&stat.validator).unwrap_or_else(|| ContentDigest::sha256(&bytes));
+        let top = Top { digest, media_type: stat.content_type, bytes };
+        let (media_type, bytes) = (top.media_type.clone(), top.bytes.clone());
+        let mut first = First { digest, bytes, media_type, platform: None };
+        let graph = Self { top, documents: Vec::new(), blobs: Vec::new() };
+        let seen = BTreeSet::new();
+        let mut following = Following { source, target, located, bytes: 0, seen, graph };
         if let Machines::One(platform) = machines {
             first = following.chosen(first, platform).await?;
         }
@@ -127,6 +138,8 @@ impl Graph {
 
 /// A document that was read.
 struct First {
+    /// By which it is named: it has one for each algorithm.
+    digest: ContentDigest,
     bytes: Bytes,
     media_type: Option<String>,
     platform: Option<Platform>,
@@ -164,7 +177,8 @@ impl Following<'_> {
         let bytes = gathered(self.source, &target, &pin).await?;
         descriptor.verify("manifest", &bytes)?;
         let media_type = Some(descriptor.media_type.clone()).filter(|kind| !kind.is_empty());
-        Ok(First { bytes, media_type, platform: descriptor.platform.clone() })
+        let (digest, platform) = (descriptor.digest, descriptor.platform.clone());
+        Ok(First { digest, bytes, media_type, platform })
     }
 
     /// Takes a document, after what it names.
@@ -172,8 +186,7 @@ impl Following<'_> {
         if depth > MAX_DEPTH {
             return Err(GraphError::Depth);
         }
-        let First { bytes, media_type, platform } = first;
-        let digest = ContentDigest::sha256(&bytes);
+        let First { digest, bytes, media_type, platform } = first;
         if !self.seen.insert(digest) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use dfs_source::{FileOptions, Target};
 use serde_json::{Value, json};
 
 use super::machines;
-use super::parts::{bad_answer, digest_of, failed};
+use super::parts::{bad_answer, failed};
 use crate::backend::{Delivery, ReadRequest};
 use crate::codes;
 use crate::commands::inside::{self, Access, answer, interrupted};
@@ -147,7 +147,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let exported = Exported {
         url: shown,
         path,
-        digest: digest_of(&root.bytes),
+        digest: root.digest,
         blobs: graph.blobs.len() as u64,
         bytes: graph.blob_bytes(),
         copied,

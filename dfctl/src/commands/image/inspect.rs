@@ -84,12 +84,9 @@ async fn inspect(
 ) -> Result<Inspected, CliError> {
     let shown = target.url.to_string();
     let cannot = |error: GraphError| failed("inspect", &shown, error);
-    let stat = source.stat(target).await;
-    let stat = stat.map_err(|error| failed("inspect", &shown, error))?;
-    let top = Target { url: stat.url.clone(), ..target.clone() };
-    let bytes = gathered(source, &top, &stat.validator, &shown).await?;
-    let digest = ContentDigest::sha256(&bytes);
-    let document = parse(&bytes, stat.content_type.as_deref());
+    let graph = Graph::of(source, target, wanted).await.map_err(cannot)?;
+    let top = &graph.top;
+    let document = parse(&top.bytes, top.media_type.as_deref());
     let document = document.map_err(|error| cannot(error.into()))?;
     let platforms: Vec<(String, ContentDigest)> = match &document {
         Document::Index(named) => {
@@ -99,7 +96,6 @@ async fn inspect(
         }
         Document::Manifest(_) => Vec::new(),
     };
-    let graph = Graph::of(source, target, wanted).await.map_err(cannot)?;
     let root = graph.root();
     let Some(Named { manifest: Some(manifest), digest: of_manifest, media_type, .. }) = root else {
         return Err(bad_answer("inspect", &shown, "it leads to no manifest".to_owned()));
@@ -126,8 +122,8 @@ async fn inspect(
     };
     Ok(Inspected {
         url: shown.clone(),
-        digest,
-        media_type: stat.content_type.unwrap_or_else(|| media_type.clone()),
+        digest: top.digest,
+        media_type: top.media_type.clone().unwrap_or_else(|| media_type.clone()),
         platforms,
         manifest: *of_manifest,
         kind,

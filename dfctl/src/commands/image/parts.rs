@@ -10,13 +10,9 @@ use crate::error::CliError;
 
 /// A manifest or an index, as it is.
 pub struct Document {
+    pub digest: ContentDigest,
     pub media_type: String,
     pub bytes: Bytes,
-}
-
-/// The digest of a document.
-pub fn digest_of(bytes: &[u8]) -> ContentDigest {
-    ContentDigest::sha256(bytes)
 }
 
 /// `action` on the image `shown` failed.
