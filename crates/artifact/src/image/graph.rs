@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_model::UrlError;
 use dfs_source::oci::{Located, digest_of, validator};
-use dfs_source::{Source, SourceError, Target};
-use futures::TryStreamExt as _;
+use dfs_source::{Source, SourceError, Target, read_short};
 
 use super::manifest::MAX_DOCUMENT;
 use super::media::{Distribution, DocumentKind, LayerType};
@@ -108,9 +107,8 @@ impl Graph {
         if length > MAX_DOCUMENT as u64 {
             return Err(ManifestError::TooLong { what: "manifest", length }.into());
         }
-        let bytes =
-            gathered(source, &Target { url: stat.url.clone(), ..target.clone() }, &stat.validator)
-                .await?;
+        let named = Target { url: stat.url.clone(), ..target.clone() };
+        let bytes = read_short(&**source, &named, &stat.validator, MAX_DOCUMENT as u64).await?;
         let digest = digest_of(&stat.validator).unwrap_or_else(|| ContentDigest::sha256(&bytes));
         let top = Top { digest, media_type: stat.content_type, bytes };
         let (media_type, bytes) = (top.media_type.clone(), top.bytes.clone());
@@ -174,7 +172,7 @@ impl Following<'_> {
         let target =
             Target { url: self.located.manifest(descriptor.digest).url(), ..self.target.clone() };
         let pin = validator(&descriptor.digest, Some(descriptor.size));
-        let bytes = gathered(self.source, &target, &pin).await?;
+        let bytes = read_short(&**self.source, &target, &pin, MAX_DOCUMENT as u64).await?;
         descriptor.verify("manifest", &bytes)?;
         let media_type = Some(descriptor.media_type.clone()).filter(|kind| !kind.is_empty());
         let (digest, platform) = (descriptor.digest, descriptor.platform.clone());
@@ -251,18 +249,4 @@ fn own_type(bytes: &[u8]) -> Option<String> {
     }
     let told: Told = serde_json::from_slice(bytes).ok()?;
     told.media_type.filter(|told| !told.is_empty())
-}
-
-async fn gathered(
-    source: &Arc<dyn Source>,
-    target: &Target,
-    pin: &dfs_model::Validator,
-) -> Result<Bytes, SourceError> {
-    let mut parts = source.read(target, None, pin).await?;
-    let mut all = BytesMut::new();
-    while let Some(part) = parts.try_next().await? {
-        // Never more than the pin says, or than documents have.
-        all.extend_from_slice(&part);
-    }
-    Ok(all.freeze())
 }

@@ -4,9 +4,8 @@ use dfs_artifact::image::graph::{Graph, GraphError, Machines, Named};
 use dfs_artifact::image::manifest::Contents;
 use dfs_artifact::image::{Document, Platform, parse};
 use dfs_model::ByteSize;
-use dfs_source::oci::{ContentDigest, Located, validator};
-use dfs_source::{FileOptions, Source, Target};
-use futures::TryStreamExt;
+use dfs_source::oci::{ContentDigest, Located, MAX_DOCUMENT, validator};
+use dfs_source::{FileOptions, Source, Target, read_short};
 use serde_json::{Value, json};
 
 use super::machines;
@@ -109,7 +108,8 @@ async fn inspect(
             let blob = &manifest.config;
             let config = Target { url: located.blob(blob.digest).url(), ..target.clone() };
             let pin = validator(&blob.digest, Some(blob.size));
-            let bytes = gathered(source, &config, &pin, &shown).await?;
+            let bytes = read_short(&**source, &config, &pin, MAX_DOCUMENT as u64).await;
+            let bytes = bytes.map_err(|error| cannot(error.into()))?;
             blob.verify("image config", &bytes).map_err(|error| cannot(error.into()))?;
             (None, serde_json::from_slice(&bytes).unwrap_or_default())
         }
@@ -130,27 +130,6 @@ async fn inspect(
         config,
         layers: manifest.layers.iter().map(layer).collect(),
     })
-}
-
-/// All of a document.
-async fn gathered(
-    source: &std::sync::Arc<dyn Source>,
-    target: &Target,
-    pin: &dfs_model::Validator,
-    shown: &str,
-) -> Result<Vec<u8>, CliError> {
-    const MOST: usize = dfs_source::oci::MAX_DOCUMENT;
-    let cannot = |error: dfs_source::SourceError| failed("inspect", shown, error);
-    let mut parts = source.read(target, None, pin).await.map_err(cannot)?;
-    let mut all = Vec::new();
-    while let Some(part) = parts.try_next().await.map_err(cannot)? {
-        if all.len() + part.len() > MOST {
-            let why = format!("a document of it has more than {MOST} bytes");
-            return Err(bad_answer("inspect", shown, why));
-        }
-        all.extend_from_slice(&part);
-    }
-    Ok(all)
 }
 
 impl Inspected {
