@@ -26,7 +26,7 @@ _dfs__fuse() {
 
     case "${cmd}" in
         dfs__fuse)
-            opts="-h -V --data-dir --socket --socket-group --snapshotter-socket --cri-socket --containerd-socket --cluster --join --advertise --port-pieces --port-grpc --capacity --cache-medium --cache-memory --upload-rate --ca-file --export --holder --mirror-listen --mirror-registry --mirror-client --mirror-default --proxy-listen --proxy-rules --proxy-ca-cert --proxy-ca-key --proxy-client --proxy-users --proxy-allow --index-key --index-registry --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
+            opts="-h -V --data-dir --socket --socket-group --snapshotter-socket --cri-socket --containerd-socket --cluster --join --advertise --port-pieces --port-grpc --capacity --cache-medium --cache-memory --upload-rate --ca-file --image-credential-provider-config --image-credential-provider-bin-dir --registries-conf --export --holder --mirror-listen --mirror-registry --mirror-client --mirror-default --proxy-listen --proxy-rules --proxy-ca-cert --proxy-ca-key --proxy-client --proxy-users --proxy-allow --index-key --index-registry --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -93,6 +93,18 @@ _dfs__fuse() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image-credential-provider-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image-credential-provider-bin-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --registries-conf)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_dfs_fuse_global_optspecs
-    string join \n data-dir= socket= socket-group= snapshotter-socket= cri-socket= containerd-socket= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= export= holder= mirror-listen= mirror-registry= mirror-client= mirror-default= proxy-listen= proxy-rules= proxy-ca-cert= proxy-ca-key= proxy-client= proxy-users= proxy-allow= index-key= index-registry= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
+    string join \n data-dir= socket= socket-group= snapshotter-socket= cri-socket= containerd-socket= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= image-credential-provider-config= image-credential-provider-bin-dir= registries-conf= export= holder= mirror-listen= mirror-registry= mirror-client= mirror-default= proxy-listen= proxy-rules= proxy-ca-cert= proxy-ca-key= proxy-client= proxy-users= proxy-allow= index-key= index-registry= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
 end
 
 function __fish_dfs_fuse_needs_command
@@ -40,6 +40,9 @@ complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l cache-medium -d 'Wher
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l cache-memory -d 'Memory that a cache in memory or layered takes of it at most, as in 4GiB, at least 64MiB; a quarter of the machine\'s, or its control group\'s, when not given' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l image-credential-provider-config -d 'What a kubelet is told of its credential providers, a file or a directory of files: the agent asks them for its own logins to registries, before it looks for others. None are asked when not given' -r -F
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l image-credential-provider-bin-dir -d 'Directory in which the programs of these credential providers lie' -r -F
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l registries-conf -d 'A file that says which registries have mirrors, as `registries.conf` of podman and CRI-O does: what these give is held against its digest, and they are asked without a login. None is read when not given' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l holder -d 'Who keeps the mounts when the agent dies, until the next one goes on with them: own, a process that it starts and that starts it again; systemd, where the agent is a service of it; the path of the socket of one that is there already, as outside of a container; or off [default: own]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l mirror-listen -d 'Address at which container runtimes pull through this agent (see the guide\'s mirror.md), as in 127.0.0.1:4050; port 0 is a free one. No mirror when not given' -r

@@ -33,6 +33,7 @@ use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
 use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
+use dfs_source::oci::CredentialProviders;
 use dfs_source::{FileOptions, HttpOptions, OciOptions, S3Options, SourcesBuilder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,12 @@ pub enum Error {
     /// The proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// What is told of credential providers.
+    #[error(
+        "image-credential-provider-config says which credential providers there are, \
+         image-credential-provider-bin-dir where they lie: one of them is missing"
+    )]
+    Providers,
     /// Who keeps its mounts.
     #[error("the holder of its mounts cannot be used")]
     Holder(#[source] io::Error),
@@ -86,7 +93,7 @@ impl Error {
             Self::Process(error) => error.fault(),
             Self::Host(HostError::Medium(_)) => Fault::Usage,
             Self::Host(error) => Fault::of(error),
-            Self::Mirror(MirrorError::Open { .. }) => Fault::Usage,
+            Self::Mirror(MirrorError::Open { .. }) | Self::Providers => Fault::Usage,
             Self::Mirror(error) => Fault::of(error),
             Self::Proxy(error) if error.is_of_usage() => Fault::Usage,
             Self::Proxy(error) => Fault::of(error),
@@ -303,7 +310,7 @@ fn manager(named: &ServiceAddress) -> Arc<dyn ManagerPlace> {
     Arc::new(NamedManager::new(named.clone()))
 }
 
-fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptions, HostError> {
+fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptions, Error> {
     let options = &told.own;
     let capacity = options.capacity.map(Capacity::size);
     let memory = options.cache_memory.map(Capacity::size);
@@ -312,13 +319,13 @@ fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptio
         data_dir: data_dir.path().to_owned(),
         name: told.shared.host_name(),
         location: told.shared.location(),
-        medium: Medium::of(options.cache_medium, memory, capacity)?,
+        medium: Medium::of(options.cache_medium, memory, capacity).map_err(HostError::from)?,
         capacity,
         upload_rate: options.upload_rate,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
         managers: options.cluster.iter().map(manager).collect(),
-        sources: sources(told),
+        sources: sources(told)?,
         lifetime: Lifetime::Lasting,
         compression: options.compression,
         index_trust: options.index_trust(),
@@ -326,13 +333,24 @@ fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptio
     })
 }
 
-fn sources(told: &Told) -> SourcesBuilder {
+fn sources(told: &Told) -> Result<SourcesBuilder, Error> {
     let options = &told.own;
     let http = http_options(options);
     let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
-    let (s3, oci) = (S3Options::of_process(), OciOptions::of_process());
+    let s3 = S3Options::of_process();
+    let (providers, registries_conf) = (providers(options)?, options.registries_conf.clone());
+    let oci = OciOptions { providers, registries_conf, ..OciOptions::of_process() };
     let sources = told.extensions.sources().http(http).s3(s3).oci(oci).file(files.clone());
-    ImagesOnDisk::known(sources, files)
+    Ok(ImagesOnDisk::known(sources, files))
+}
+
+fn providers(options: &Options) -> Result<Option<CredentialProviders>, Error> {
+    let config = options.image_credential_provider_config.clone();
+    match (config, options.image_credential_provider_bin_dir.clone()) {
+        (Some(config), Some(programs)) => Ok(Some(CredentialProviders { config, programs })),
+        (None, None) => Ok(None),
+        _ => Err(Error::Providers),
+    }
 }
 
 /// How the web is asked.

@@ -98,6 +98,17 @@ pub struct Flags {
     /// PEM file of a certificate authority that origins may be signed by; repeatable.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Vec<PathBuf>,
+    /// What a kubelet is told of its credential providers, a file or a directory of files: the agent asks them for its own
+    /// logins to registries, before it looks for others. None are asked when not given.
+    #[arg(long, value_name = "PATH")]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Directory in which the programs of these credential providers lie.
+    #[arg(long, value_name = "DIR")]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
+    /// A file that says which registries have mirrors, as `registries.conf` of podman and CRI-O does: what these give is held
+    /// against its digest, and they are asked without a login. None is read when not given.
+    #[arg(long, value_name = "FILE")]
+    pub registries_conf: Option<PathBuf>,
     /// Directory that other users may name files in, each with their own rights; absolute; repeatable.
     #[arg(long, value_name = "DIR")]
     pub export: Vec<PathBuf>,
@@ -268,6 +279,13 @@ pub struct Options {
     pub upload_rate: Option<Rate>,
     /// Certificate authorities that origins may be signed by, beside the system's.
     pub ca_file: Vec<PathBuf>,
+    /// What a kubelet is told of its credential providers, a file or a directory of files: they are asked for the agent's own
+    /// logins to registries, before others are looked for.
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Directory in which the programs of these credential providers lie.
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
+    /// A file that says which registries have mirrors, as `registries.conf` of podman and CRI-O does.
+    pub registries_conf: Option<PathBuf>,
     /// Directories that other users of this machine may name files in, each with their own rights; absolute.
     #[serde(deserialize_with = "absolute")]
     pub export: Vec<PathBuf>,
@@ -373,6 +391,9 @@ impl Default for Options {
             cache_memory: None,
             upload_rate: None,
             ca_file: Vec::new(),
+            image_credential_provider_config: None,
+            image_credential_provider_bin_dir: None,
+            registries_conf: None,
             export: Vec::new(),
             patience_seconds: 3,
             compression: Compression::Auto,

@@ -105,7 +105,7 @@ impl Snapshotter {
     }
 
     async fn free(&self) -> Result<(), SnapshotError> {
-        for name in self.inner.shown.given_up() {
+        for name in self.inner.shown.give_up_late() {
             self.hide(&name).await?;
         }
         for blob in self.inner.shown.to_free() {

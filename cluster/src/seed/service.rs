@@ -1,5 +1,6 @@
 //! A seed put together: host, piece server, and what the cluster is told of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,9 @@ pub struct Options {
     /// Uploads at a time; 0 is the usual number.
     pub upload_slots: u32,
     /// PEM files of certificate authorities that origins may be signed by, beside the system's.
-    pub ca_files: Vec<std::path::PathBuf>,
+    pub ca_files: Vec<PathBuf>,
+    /// A file that says which registries have mirrors: `registries.conf` of podman and CRI-O.
+    pub registries_conf: Option<PathBuf>,
     /// Whether pieces travel compressed to its children: `auto` where samples of the content and the rate of the link
     /// say that it is quicker, `off` never.
     pub compression: Compression,
@@ -98,6 +101,8 @@ impl Service {
         };
         let Given { name, location, sources, network } = given;
         let http = HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() };
+        let mut oci = OciOptions::for_others();
+        oci.registries_conf = options.registries_conf.clone().or(oci.registries_conf);
         let capacity = options.capacity.map(Capacity::size);
         let memory = options.cache_memory.map(Capacity::size);
         let medium = Medium::of(options.cache_medium, memory, capacity).map_err(HostError::from)?;
@@ -116,7 +121,7 @@ impl Service {
             sources: sources
                 .http(http)
                 .s3(S3Options::default())
-                .oci(OciOptions::for_others())
+                .oci(oci)
                 .file(FileOptions::default()),
             lifetime: Lifetime::Lasting,
             compression: options.compression,

@@ -16,10 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
-use dfs_source::oci::{ContentDigest, Form, Located, Named, OnDisk, digest_of, validator};
+use dfs_source::oci::{
+    ContentDigest, Form, Located, Named, OnDisk, Reference, digest_of, validator,
+};
 use dfs_source::{
     Action, Asking, Attempt, ByteStream, Entry, FileOptions, FileSource, Source, SourceError,
-    SourcesBuilder, Stat, StatKind, Target,
+    SourcesBuilder, Stat, StatKind, Target, Timestamp,
 };
 use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::OnceCell;
@@ -35,8 +37,8 @@ const MAX_CHECKED: usize = 16 * 1024;
 /// Names that an error tells.
 const MAX_NAMED: usize = 10;
 
-/// A version of an archive: where, and which.
-type ArchiveKey = (CanonicalUrl, Validator);
+/// A version of an archive: where, which, and since when.
+type ArchiveKey = (CanonicalUrl, Validator, Timestamp);
 
 /// See the module's documentation.
 pub struct ImagesOnDisk {
@@ -50,6 +52,8 @@ pub struct ImagesOnDisk {
 struct Checked {
     file: CanonicalUrl,
     version: Validator,
+    /// The time of its change can be set back; this cannot.
+    changed: Timestamp,
     range: ByteRange,
     digest: ContentDigest,
 }
@@ -77,6 +81,18 @@ struct Manifest {
     media_type: String,
     /// Where it was made here.
     made: Option<Bytes>,
+}
+
+impl Manifest {
+    /// Of an archive of the form that has none itself.
+    fn made(bytes: Bytes) -> Self {
+        Self {
+            digest: ContentDigest::sha256(&bytes),
+            length: bytes.len() as u64,
+            media_type: saved::MANIFEST.to_owned(),
+            made: Some(bytes),
+        }
+    }
 }
 
 impl ImagesOnDisk {
@@ -120,21 +136,23 @@ impl ImagesOnDisk {
     /// An archive of the version that it has now, looked through once.
     async fn archive(&self, file: &Target, attempt: &Attempt) -> Result<Arc<Opened>, SourceError> {
         // Asked each time: it says who may read it, and whether it is what it was.
-        let stat = self.files.stat(file).await.map_err(|error| error.of(attempt))?;
+        let looked = self.files.stat_and_change(file).await;
+        let (stat, changed) = looked.map_err(|error| error.of(attempt))?;
         if stat.kind == StatKind::Directory {
             let reason = "it is a directory: oci-layout:DIR names one".to_owned();
             return Err(SourceError::Unreadable { attempt: attempt.clone(), reason });
         }
         let slot = {
             let mut archives = self.archives.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (file.url.clone(), stat.validator.clone());
+            let key = (file.url.clone(), stat.validator.clone(), changed);
             if archives.len() >= MAX_ARCHIVES && !archives.contains_key(&key) {
                 archives.clear();
             }
             Arc::clone(archives.entry(key).or_default())
         };
         let looking = slot.get_or_try_init(async || {
-            let archive = Archive::scan(Arc::clone(&self.files), file, &stat, attempt).await?;
+            let files = Arc::clone(&self.files);
+            let archive = Archive::scan(files, file, (&stat, changed), attempt).await?;
             let files = Files::Archive(archive.clone(), file.clone());
             let saved = match archive.has("index.json") && archive.has("oci-layout") {
                 true => None,
@@ -156,6 +174,7 @@ impl ImagesOnDisk {
             let key = Checked {
                 file: window.target.url.clone(),
                 version: window.pin.clone(),
+                changed: window.changed,
                 range: window.range,
                 digest,
             };
@@ -191,13 +210,7 @@ impl Asked<'_> {
     async fn named(&self, name: &str) -> Result<Manifest, SourceError> {
         if let Some(saved) = self.saved() {
             let image = saved.named(name).map_err(|reason| self.unreadable(reason))?;
-            let bytes = image.manifest.clone();
-            return Ok(Manifest {
-                digest: ContentDigest::sha256(&bytes),
-                length: bytes.len() as u64,
-                media_type: saved::MANIFEST.to_owned(),
-                made: Some(bytes),
-            });
+            return Ok(Manifest::made(saved.manifest(image)));
         }
         let Some(index) = self.files.document("index.json", &self.attempt).await? else {
             return Err(
@@ -227,6 +240,12 @@ impl Asked<'_> {
         Ok(Manifest { digest: found.digest, length: found.size, media_type, made: None })
     }
 
+    /// A manifest that was made here, by its digest.
+    fn made(&self, digest: &ContentDigest) -> Option<Manifest> {
+        let saved = self.saved()?;
+        Some(Manifest::made(saved.manifest(saved.by_digest(digest)?)))
+    }
+
     /// Where a blob lies.
     async fn blob(&self, digest: &ContentDigest) -> Result<Window, SourceError> {
         let path = match self.saved() {
@@ -245,9 +264,11 @@ impl Asked<'_> {
                 }
                 (found.digest, found.length, Some(found.media_type))
             }
-            Named::Manifest(digest) | Named::Blob(digest) => {
-                (*digest, self.blob(digest).await?.range.len(), None)
-            }
+            Named::Manifest(digest) => match self.made(digest) {
+                Some(found) => (found.digest, found.length, Some(found.media_type)),
+                None => (*digest, self.blob(digest).await?.range.len(), None),
+            },
+            Named::Blob(digest) => (*digest, self.blob(digest).await?.range.len(), None),
         };
         Ok(Stat {
             length: Some(length),
@@ -267,21 +288,20 @@ impl Asked<'_> {
         range: Option<ByteRange>,
         pin: &Validator,
     ) -> Result<ByteStream, SourceError> {
-        let digest = match self.place.named() {
-            Named::Manifest(digest) | Named::Blob(digest) => *digest,
+        let (digest, made) = match self.place.named() {
+            Named::Blob(digest) => (*digest, None),
+            Named::Manifest(digest) => (*digest, self.made(digest).and_then(|found| found.made)),
             Named::Tag(name) => {
                 let found = self.named(name).await?;
-                self.is_pinned(&found.digest, pin)?;
-                if let Some(bytes) = found.made {
-                    let all = ByteRange::new(0, bytes.len() as u64);
-                    let range = self.part(range, all)?;
-                    let part = bytes.slice(range.start as usize..range.end as usize);
-                    return Ok(stream::once(async { Ok(part) }).boxed());
-                }
-                found.digest
+                (found.digest, found.made)
             }
         };
         self.is_pinned(&digest, pin)?;
+        if let Some(bytes) = made {
+            let range = self.part(range, ByteRange::new(0, bytes.len() as u64))?;
+            let part = bytes.slice(range.start as usize..range.end as usize);
+            return Ok(stream::once(async { Ok(part) }).boxed());
+        }
         let window = self.blob(&digest).await?;
         if let Some(pinned) = pin.length.filter(|pinned| *pinned != window.range.len()) {
             let detail = format!("it has {} bytes, and {pinned} were told", window.range.len());
@@ -356,21 +376,12 @@ fn other_content(actual: ContentDigest, digest: ContentDigest, attempt: &Attempt
 
 /// Whether an image of this name is the one that somebody means: `debian:13` is `docker.io/library/debian:13`.
 fn is_name(name: &str, wanted: &str) -> bool {
-    name == wanted || full_name(name) == full_name(wanted)
-}
-
-/// A name with all that is left out of it; one without a repository (a tag alone) stays as it is.
-fn full_name(name: &str) -> String {
-    let last = name.rsplit('/').next().unwrap_or_default();
-    if last == name && !name.contains(':') {
-        return name.to_owned();
-    }
-    let tagged = if last.contains(':') { name.to_owned() } else { format!("{name}:latest") };
-    match tagged.split_once('/') {
-        None => format!("docker.io/library/{tagged}"),
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => tagged,
-        Some(_) => format!("docker.io/{tagged}"),
-    }
+    let full = |name: &str| {
+        // A tag alone is the name of no repository.
+        let has_repository = name.contains(['/', ':']);
+        has_repository.then(|| Reference::of_name(name).ok()).flatten()
+    };
+    name == wanted || full(name).is_some_and(|named| full(wanted) == Some(named))
 }
 
 /// Why a name leads nowhere.

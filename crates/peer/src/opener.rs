@@ -14,7 +14,7 @@ mod snapshots;
 
 use confirmed::Seen;
 pub(crate) use indexes::Indexes;
-use resolving::{Beside, KeepWhatIsRead, WasHere};
+use resolving::{Beside, KeepWhatIsRead, WasHere, is_other_content};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -250,13 +250,17 @@ impl Engine {
         platform: &Platform,
     ) -> Result<Artifact, (ResolveError, WasHere)> {
         let (opener, options) = self.resolving(target, platform.clone());
-        let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
-        match Box::pin(resolving).await {
-            Err(error) => {
-                let was_here = opener.give_back(&error).await;
-                Err((error, was_here))
+        loop {
+            let resolving = dfs_artifact::resolve(self.sources(), target, view, &options);
+            let error = match Box::pin(resolving).await {
+                Ok(artifact) => return Ok(artifact),
+                Err(error) => error,
+            };
+            let was_here = opener.give_back(&error).await;
+            // A mirror's bytes may be wrong where the registry's are right; each is doubted once.
+            if was_here.0 || !is_other_content(&error) || !self.sources().doubt_mirrors(target) {
+                return Err((error, was_here));
             }
-            Ok(artifact) => Ok(artifact),
         }
     }
 

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, String>);
 
-/// Those that registries' logins are found by.
-const OF_LOGINS: [&str; 4] = ["HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"];
+/// Those that registries' logins, and the programs that keep them, are found by.
+const OF_LOGINS: [&str; 5] =
+    ["HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "PATH"];
 
 impl Environment {
     /// Those of this process that object stores and registries know.

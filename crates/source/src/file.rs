@@ -81,6 +81,25 @@ impl FileSource {
 }
 
 impl FileSource {
+    /// The same as [`Source::stat`], and when anything about the thing was last changed, which nobody can set back.
+    pub async fn stat_and_change(&self, target: &Target) -> Result<(Stat, Timestamp), SourceError> {
+        self.counters.stat();
+        self.counters.request();
+        let attempt = Attempt::new(Action::Stat, &target.url);
+        let place = self.place(target, &attempt)?;
+        let url = target.url.clone();
+        let looking = place.clone();
+        place
+            .run(move || {
+                let metadata = looking.metadata().map_err(|error| failed(error, &attempt))?;
+                if metadata.is_file() && metadata.len() == 0 {
+                    really_empty(&looking, &attempt)?;
+                }
+                Ok((stat_of(&metadata, url, &attempt)?, changed_of(&metadata)))
+            })
+            .await
+    }
+
     fn listed(
         &self,
         target: &Target,
@@ -96,21 +115,7 @@ impl FileSource {
 #[async_trait]
 impl Source for FileSource {
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
-        self.counters.stat();
-        self.counters.request();
-        let attempt = Attempt::new(Action::Stat, &target.url);
-        let place = self.place(target, &attempt)?;
-        let url = target.url.clone();
-        let looking = place.clone();
-        place
-            .run(move || {
-                let metadata = looking.metadata().map_err(|error| failed(error, &attempt))?;
-                if metadata.is_file() && metadata.len() == 0 {
-                    really_empty(&looking, &attempt)?;
-                }
-                stat_of(&metadata, url, &attempt)
-            })
-            .await
+        Ok(self.stat_and_change(target).await?.0)
     }
 
     async fn read(
@@ -316,6 +321,12 @@ fn not_a_file(metadata: &Metadata, attempt: &Attempt) -> SourceError {
 fn modified_of(metadata: &Metadata) -> Timestamp {
     let nanos = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
     Timestamp { seconds: metadata.mtime(), nanos }
+}
+
+/// When anything about it was.
+fn changed_of(metadata: &Metadata) -> Timestamp {
+    let nanos = u32::try_from(metadata.ctime_nsec()).unwrap_or(0);
+    Timestamp { seconds: metadata.ctime(), nanos }
 }
 
 /// The version of a file; weak, since times can be set back.

@@ -124,6 +124,15 @@ impl Web {
         let retrier = Retrier::new(options.retry, Arc::clone(&counters));
         Ok(Self { client, options, retrier, counters })
     }
+
+    /// The same connections for what is asked elsewhere when it fails.
+    pub fn asking_once(&self) -> Self {
+        let retry = RetryPolicy { attempts: 1, ..self.options.retry };
+        let options = HttpOptions { retry, ..self.options.clone() };
+        let counters = Arc::clone(&self.counters);
+        let retrier = Retrier::new(retry, Arc::clone(&counters));
+        Self { client: self.client.clone(), options, retrier, counters }
+    }
 }
 
 #[async_trait]

@@ -9,12 +9,16 @@
 
 mod access;
 mod challenge;
+mod config_file;
 mod digest;
+mod docker_auth;
 mod located;
 mod login;
+mod mirrors;
 mod pass;
 mod plain;
 mod platform;
+mod provider;
 mod push;
 mod reference;
 mod referrers;
@@ -22,11 +26,14 @@ mod registry;
 mod stat;
 mod whole;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
+use futures::TryStreamExt as _;
 use futures::stream::{self, BoxStream, StreamExt as _};
 
 use crate::environment::Environment;
@@ -39,14 +46,19 @@ use crate::{
 };
 use access::Access;
 pub use digest::{ContentDigest, DigestError, Mismatch, verify};
+pub use docker_auth::DockerAuth;
 pub use located::{Form, Located, OnDisk, Written};
 pub use login::LoginError;
 use login::Logins;
+pub use mirrors::MirrorsError;
+use mirrors::{AnyPlace, Mirror, Mirrors, Places};
 pub use pass::{Extent, PASSED_ON, Passed, Sought, login_of};
 use plain::PlainHosts;
 pub use platform::{Platform, PlatformError};
+pub use provider::CredentialProviders;
+use provider::Providers;
 pub use push::{PushContent, PushFrom, Pusher, Put};
-pub use reference::{Named, Reference};
+pub use reference::{Named, Reference, is_registry};
 pub use referrers::{INDEX_TYPE, Referrer};
 use registry::Asker;
 pub use whole::Hashing;
@@ -54,6 +66,9 @@ pub use whole::Hashing;
 /// Names the registries that are asked without TLS, by host or host and port, parted by commas; those of this machine
 /// are anyway.
 const PLAIN_HTTP: &str = "DFS_OCI_PLAIN_HTTP";
+
+/// Names a file that says which registries have mirrors: `registries.conf` of podman and CRI-O.
+const REGISTRIES_CONF: &str = "DFS_REGISTRIES_CONF";
 
 /// Longest manifest, in bytes: what registries take.
 pub const MAX_DOCUMENT: usize = 4 << 20;
@@ -63,8 +78,12 @@ pub const MAX_DOCUMENT: usize = 4 << 20;
 pub struct OciOptions {
     /// Where the logins of this process's own user are looked for; nowhere when `None`.
     pub environment: Option<Environment>,
+    /// Programs that make logins for this process's own user, before those are looked for.
+    pub providers: Option<CredentialProviders>,
     /// Registries that are asked without TLS, by host or host and port; those of this machine are anyway.
     pub plain_http: Vec<String>,
+    /// A file that says which registries have mirrors: `registries.conf` of podman and CRI-O.
+    pub registries_conf: Option<PathBuf>,
 }
 
 impl OciOptions {
@@ -77,7 +96,12 @@ impl OciOptions {
     pub fn for_others() -> Self {
         let named = std::env::var(PLAIN_HTTP).unwrap_or_default();
         let plain_http = named.split(',').map(str::trim).filter(|name| !name.is_empty());
-        Self { environment: None, plain_http: plain_http.map(str::to_owned).collect() }
+        let registries_conf = std::env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
+        Self {
+            plain_http: plain_http.map(str::to_owned).collect(),
+            registries_conf: registries_conf.map(PathBuf::from),
+            ..Self::default()
+        }
     }
 }
 
@@ -132,7 +156,12 @@ pub async fn as_meant_in(environment: &Environment, target: Target) -> Result<Ta
 }
 
 /// Container registries.
-pub struct OciSource(Arc<Access>);
+pub struct OciSource {
+    access: Arc<Access>,
+    mirrors: Arc<Mirrors>,
+    /// To mirrors, as nobody: each is asked once.
+    at_mirrors: Arc<Access>,
+}
 
 impl OciSource {
     /// A source with its own connections.
@@ -141,22 +170,114 @@ impl OciSource {
         http: HttpOptions,
         counters: Arc<Counters>,
     ) -> Result<Self, SourceError> {
-        Ok(Self::over(options, HttpSource::new(http, counters)?.web()))
+        Self::over(options, HttpSource::new(http, counters)?.web())
     }
 
     /// A source over the connections of another.
-    pub(crate) fn over(options: OciOptions, web: Arc<Web>) -> Self {
-        let (plain, logins) =
-            (PlainHosts::new(&options.plain_http), options.environment.map(Logins::new));
-        Self(Arc::new(Access::new(web, plain, logins)))
+    pub(crate) fn over(options: OciOptions, web: Arc<Web>) -> Result<Self, SourceError> {
+        let providers = options.providers.as_ref().map(Providers::read).transpose();
+        let providers = providers.map_err(LoginError::into_source)?.unwrap_or_default();
+        let logins = options.environment.map(|environment| Logins::new(environment, providers));
+        let mirrors = options.registries_conf.as_deref().map(Mirrors::read).transpose();
+        let mirrors =
+            mirrors.map_err(|error| SourceError::setup("the access to registries", error));
+        let (mirrors, insecure) = mirrors?.unwrap_or_default();
+        let plain = PlainHosts::new(&[options.plain_http, insecure].concat());
+        let once = Arc::new(web.asking_once());
+        Ok(Self {
+            access: Arc::new(Access::new(web, plain.clone(), logins)),
+            mirrors: Arc::new(mirrors),
+            at_mirrors: Arc::new(Access::new(once, plain, None)),
+        })
     }
 
-    fn asker(&self, target: &Target) -> Result<Asker, SourceError> {
+    fn places(&self, target: &Target) -> Result<(Reference, Places), SourceError> {
         if !target.headers.is_empty() {
             return Err(unusable(target, "a registry takes no headers of one's own".to_owned()));
         }
         let reference = reference(target)?;
-        Ok(Asker { access: Arc::clone(&self.0), reference, login: target.credentials.clone() })
+        let places = self.mirrors.places(&reference);
+        let places = places.map_err(|reason| unusable(target, reason))?;
+        Ok((reference, places))
+    }
+
+    /// Who asks at the registry itself.
+    fn asker(&self, target: &Target) -> Result<Asker, SourceError> {
+        Ok(self.askers(target)?.1)
+    }
+
+    /// Who asks at its mirrors, for nobody in particular, and at the registry itself.
+    #[expect(clippy::type_complexity, reason = "each mirror with who asks it")]
+    fn askers(&self, target: &Target) -> Result<(Vec<(Arc<Mirror>, Asker)>, Asker), SourceError> {
+        let (reference, places) = self.places(target)?;
+        let at_mirror = |(mirror, at)| {
+            let (access, reference) = (Arc::clone(&self.at_mirrors), reference.clone());
+            (mirror, Asker { access, reference, at, login: Credentials::None })
+        };
+        let mirrors = places.mirrors.into_iter().map(at_mirror).collect();
+        let (access, login) = (Arc::clone(&self.access), target.credentials.clone());
+        Ok((mirrors, Asker { access, reference, at: places.location, login }))
+    }
+
+    /// Something that was read of a repository is not what it should be: what its mirrors gave is doubted. Whether it may be
+    /// right when it is read again.
+    pub fn doubt_mirrors(&self, target: &Target) -> bool {
+        reference(target).is_ok_and(|reference| self.mirrors.doubt(&reference))
+    }
+
+    async fn document(
+        &self,
+        target: &Target,
+        pin: &Validator,
+        attempt: &Attempt,
+    ) -> Result<Bytes, SourceError> {
+        let (mirrors, asker) = self.askers(target)?;
+        for (mirror, at_mirror) in mirrors {
+            match at_mirror.document(pin, attempt).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => mirror.failed(&error),
+            }
+        }
+        asker.document(pin, attempt).await
+    }
+
+    /// A blob, or a range of it. What comes short of a mirror is held against its digest before any of it is given; of what is long,
+    /// the end is an error where it is something else.
+    async fn blob(
+        &self,
+        target: &Target,
+        range: Option<ByteRange>,
+        pin: &Validator,
+        digest: ContentDigest,
+    ) -> Result<ByteStream, SourceError> {
+        let attempt = Attempt::new(Action::Read(range), &target.url);
+        let (mirrors, location) = self.askers(target)?;
+        let (is_mirrored, reference) = (!mirrors.is_empty(), location.reference.clone());
+        let all = pin.length.map(|length| ByteRange::new(0, length));
+        let is_whole = range.is_none() || range == all;
+        let anywhere = AnyPlace { mirrors, location: location.clone(), next: AtomicUsize::new(0) };
+        let bytes = read_pinned(Box::new(anywhere), range, pin, attempt.clone()).await?;
+        if !is_whole {
+            return Ok(bytes);
+        }
+        let is_short = pin.length.is_some_and(|length| length <= MAX_DOCUMENT as u64);
+        if !is_mirrored || !is_short {
+            let mirrors = Arc::clone(&self.mirrors);
+            let doubting = move |error: &SourceError| {
+                if matches!(error, SourceError::Malformed { .. }) {
+                    mirrors.doubt(&reference);
+                }
+            };
+            return Ok(whole::verified(bytes, digest, attempt).inspect_err(doubting).boxed());
+        }
+        let parts: Vec<Bytes> = bytes.try_collect().await?;
+        let short = Bytes::from(parts.concat());
+        if verify(&short, &digest).is_ok() {
+            return Ok(stream::once(async { Ok(short) }).boxed());
+        }
+        self.mirrors.doubt(&reference);
+        let bytes = read_pinned(Box::new(location), range, pin, attempt.clone()).await?;
+        Ok(whole::verified(bytes, digest, attempt))
     }
 }
 
@@ -172,12 +293,12 @@ fn reference(target: &Target) -> Result<Reference, SourceError> {
 impl Source for OciSource {
     async fn complete(&self, target: &Target, asking: Asking) -> Result<Target, SourceError> {
         let reference = reference(target)?;
-        let credentials = match (&target.credentials, &self.0.logins) {
+        let credentials = match (&target.credentials, &self.access.logins) {
             (Credentials::Basic { user, password }, _) if is_anonymous(user, password.expose()) => {
                 Credentials::None
             }
             (Credentials::None, Some(logins)) if asking == Asking::Own => {
-                let found = logins.find(&reference).await.map_err(LoginError::into_source)?;
+                let found = logins.find(&reference, None).await.map_err(LoginError::into_source)?;
                 found.unwrap_or_default()
             }
             (given, _) => given.clone(),
@@ -187,10 +308,20 @@ impl Source for OciSource {
 
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
         let attempt = Attempt::new(Action::Stat, &target.url);
-        let asker = self.asker(target)?;
-        let web = &self.0.web;
+        let (mirrors, asker) = self.askers(target)?;
+        let web = &self.access.web;
         web.counters.stat();
-        web.bounded(&attempt, asker.stat(&attempt)).await
+        let asking = async {
+            // Who shows a login is judged by the registry.
+            for (mirror, at_mirror) in mirrors.iter().filter(|_| target.credentials.is_none()) {
+                match at_mirror.stat(&attempt).await {
+                    Ok(stat) => return Ok(stat),
+                    Err(error) => mirror.failed(&error),
+                }
+            }
+            asker.stat(&attempt).await
+        };
+        web.bounded(&attempt, asking).await
     }
 
     async fn read(
@@ -200,10 +331,10 @@ impl Source for OciSource {
         pin: &Validator,
     ) -> Result<ByteStream, SourceError> {
         let attempt = Attempt::new(Action::Read(range), &target.url);
-        let asker = self.asker(target)?;
-        let Named::Blob(digest) = *asker.reference.named() else {
-            self.0.web.counters.read();
-            let bytes = self.0.web.bounded(&attempt, asker.document(pin, &attempt)).await?;
+        let Named::Blob(digest) = *reference(target)?.named() else {
+            let web = &self.access.web;
+            web.counters.read();
+            let bytes = web.bounded(&attempt, self.document(target, pin, &attempt)).await?;
             let bytes = part(bytes, range, &attempt)?;
             return Ok(stream::once(async { Ok(bytes) }).boxed());
         };
@@ -211,12 +342,7 @@ impl Source for OciSource {
             let detail = "it is named by another digest".to_owned();
             return Err(SourceError::Changed { attempt, detail });
         }
-        let all = pin.length.map(|length| ByteRange::new(0, length));
-        let bytes = read_pinned(Box::new(asker), range, pin, attempt.clone()).await?;
-        Ok(match range.is_none() || range == all {
-            true => whole::verified(bytes, digest, attempt),
-            false => bytes,
-        })
+        self.blob(target, range, pin, digest).await
     }
 
     async fn referrers(
@@ -226,8 +352,8 @@ impl Source for OciSource {
         kind: Option<&str>,
     ) -> Result<Vec<Referrer>, SourceError> {
         let attempt = Attempt::new(Action::List, &target.url);
-        let asker = self.asker(target)?;
-        self.0.web.bounded(&attempt, asker.referrers(digest, kind, &attempt)).await
+        let (_, asker) = self.askers(target)?;
+        self.access.web.bounded(&attempt, asker.referrers(digest, kind, &attempt)).await
     }
 
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {

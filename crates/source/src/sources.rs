@@ -47,6 +47,12 @@ impl Sources {
         self.registries.as_ref()
     }
 
+    /// Something that was read of an image is not what it should be: what mirrors of its registry gave is doubted. Whether it
+    /// may be right when it is read again.
+    pub fn doubt_mirrors(&self, target: &Target) -> bool {
+        self.registries.as_ref().is_some_and(|registries| registries.doubt_mirrors(target))
+    }
+
     /// Waits for what goes on after calls that were dropped, in all of them.
     pub async fn settle(&self) {
         for source in self.by_scheme.values() {
@@ -110,7 +116,7 @@ impl SourcesBuilder {
                 by_scheme.insert("s3".to_owned(), Arc::new(s3));
             }
             if let Some(options) = self.oci {
-                let oci = Arc::new(OciSource::over(options, http.web()));
+                let oci = Arc::new(OciSource::over(options, http.web())?);
                 by_scheme.insert("oci".to_owned(), Arc::clone(&oci) as Arc<dyn Source>);
                 registries = Some(oci);
             }

@@ -3,13 +3,14 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use dfs_artifact::image::graph::{GraphError, Top};
 use dfs_service::config::ServiceAddress;
 use dfs_source::FileOptions;
 use dfs_source::oci::{Located, Platform, PlatformError};
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
-use super::image::parts::{failed, platforms, top};
+use super::image::parts::{failed, platforms};
 use crate::backend::{AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing};
 use crate::codes;
 use crate::context::Context;
@@ -87,8 +88,10 @@ impl Access {
         let sources = context.sources(FileOptions::default()).build();
         let source = sources.and_then(|sources| sources.for_target(&locator.target));
         let source = source.map_err(|error| failed("look at", &locator.shown(), error))?;
-        let top = answer(context, top(&source, &locator.target, "look at")).await??;
-        let there = platforms(&top.document).into_iter();
+        let cannot = |error: GraphError| failed("look at", &locator.shown(), error);
+        let top = answer(context, Top::of(&*source, &locator.target)).await?.map_err(cannot)?;
+        let document = top.document().map_err(|error| cannot(error.into()))?;
+        let there = platforms(&document).into_iter();
         let each: Vec<_> =
             there.map(|(platform, _)| locator.clone().for_platform(platform)).collect();
         Ok(if each.is_empty() { vec![locator] } else { each })

@@ -9,7 +9,7 @@ use dfs_source::{FileOptions, HttpOptions, OciOptions, OciSource, SourceError};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
-use super::image::{machines, parts};
+use super::image::machines;
 use super::inside::{Access, answer, interrupted};
 use super::sync::of_source_error;
 use crate::codes;
@@ -35,7 +35,8 @@ const AT_ONCE: usize = 3;
 /// SRC is an image in a layout (oci-layout:DIR[:NAME]), an archive (docker-archive:FILE[:NAME]) or a registry, and is put
 /// there bit for bit; or a file or directory of this machine, which becomes an artifact of its files. What the registry
 /// has is not sent again, an upload that breaks off goes on where it stands, and the tag is put last. Of an image for several
-/// kinds of machines all are put there, or the one of --platform. What is about another image is found by that one.
+/// kinds of machines all are put there, or the one of --platform. What is about another image is found by that one. Of a
+/// registry SRC is read directly, past the cache and the neighbours.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -74,10 +75,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let (oci, http) = (OciOptions::of_process(), HttpOptions::of_process());
     let registry = OciSource::new(oci, http, std::sync::Arc::default()).map_err(failed)?;
     let pusher = registry.pusher(&destination.target).map_err(failed)?;
+    // Nothing is sent for a name that it cannot have.
+    let digest = made.root(&reference).map_err(|why| {
+        CliError::new(&codes::BAD_URL, format!("cannot push {} to {shown}", source.shown()))
+            .because(why)
+            .hint("the same command with a tag, as in oci://HOST/REPOSITORY:TAG")
+    })?;
     let from = args.mount_from.as_deref().or_else(|| made.beside(&reference));
     let mut pushed = put_blobs(context, &pusher, &made, from, &shown).await?;
     answer(context, put_documents(&pusher, &made)).await?.map_err(failed)?;
-    let digest = parts::digest_of(made.root());
     pushed.url = reference.manifest(digest).url().to_string();
     pushed.shown = shown;
     pushed.took = begun.elapsed();
@@ -155,7 +161,7 @@ async fn put_blobs(
 async fn put_documents(pusher: &Pusher, made: &Made) -> Result<(), SourceError> {
     let Some((root, below)) = made.documents.split_last() else { return Ok(()) };
     for document in below {
-        pusher.document(&document.media_type, &document.bytes).await?;
+        pusher.document(document.digest, &document.media_type, &document.bytes).await?;
     }
     pusher.named(&root.media_type, &root.bytes).await
 }

@@ -3,19 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use dfs_proto::cri::AuthConfig;
-use dfs_source::oci::Reference;
+use dfs_source::oci::{DockerAuth, Reference};
 use dfs_source::{Credentials, Secret, Target};
 use parking_lot::Mutex;
 
 /// How many are kept, and how long: a kubelet says them again with each pull.
 const MOST: usize = 256;
 const KEPT: Duration = Duration::from_secs(12 * 3600);
-
-/// The name that docker gives to a token that stands for a login.
-const IDENTITY_TOKEN: &str = "<token>";
 
 struct Login {
     registry: String,
@@ -31,9 +26,9 @@ pub(super) struct Logins(Mutex<VecDeque<Login>>);
 impl Logins {
     /// Takes note of what was said with a request to pull an image; where nothing was, that it is pulled without.
     pub fn note(&self, image: &str, auth: Option<&AuthConfig>) {
-        let Some(reference) = reference(image) else { return };
+        let Ok(reference) = Reference::of_name(image) else { return };
         let (registry, repository) = (reference.registry(), reference.repository());
-        let credentials = auth.and_then(|auth| credentials(auth, registry));
+        let credentials = auth.and_then(|auth| credentials(auth, &reference));
         let mut known = self.0.lock();
         known.retain(|login| {
             let is_same = login.registry == registry && login.repository == repository;
@@ -63,48 +58,26 @@ impl Logins {
     }
 }
 
-fn reference(image: &str) -> Option<Reference> {
-    // As docker has it: a name without a host is one of its own registry.
-    let host = image.split_once('/').map(|(host, _)| host);
-    let is_host = |host: &str| host.contains(['.', ':']) || host == "localhost";
-    let image = match host.is_some_and(is_host) {
-        true => image.to_owned(),
-        false => format!("docker.io/{image}"),
-    };
-    let target = Target::parse(&format!("oci://{image}")).ok()?;
-    Reference::of(&target.url).ok()
-}
-
-/// What a request said for this registry; `None` where it was for another, or said nothing.
-fn credentials(auth: &AuthConfig, registry: &str) -> Option<Credentials> {
-    if !auth.server_address.is_empty() && !is_for(&auth.server_address, registry) {
+/// What a request said for this registry; `None` where it was for another, or said nothing that can be used.
+fn credentials(auth: &AuthConfig, reference: &Reference) -> Option<Credentials> {
+    if !auth.server_address.is_empty() && !is_for(&auth.server_address, reference) {
         return None;
     }
-    let basic = |user: &str, password: &str| Credentials::Basic {
-        user: user.to_owned(),
-        password: Secret::from(password),
+    let secret = |text: &str| Some(Secret::from(text));
+    let auth = DockerAuth {
+        auth: secret(&auth.auth),
+        username: Some(auth.username.clone()),
+        password: secret(&auth.password),
+        identitytoken: secret(&auth.identity_token),
+        registrytoken: secret(&auth.registry_token),
     };
-    if !auth.username.is_empty() {
-        return Some(basic(&auth.username, &auth.password));
-    }
-    if !auth.identity_token.is_empty() {
-        return Some(basic(IDENTITY_TOKEN, &auth.identity_token));
-    }
-    if !auth.auth.is_empty() {
-        let pair = zeroize::Zeroizing::new(STANDARD.decode(auth.auth.as_bytes()).ok()?);
-        let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
-        return Some(basic(user, password.trim_end_matches('\0')));
-    }
-    let token = Some(&auth.registry_token).filter(|token| !token.is_empty());
-    token.map(|token| Credentials::Bearer(Secret::from(token.as_str())))
+    auth.credentials().ok().flatten()
 }
 
 /// Whether an address, with or without a scheme and a path, is that of this registry.
-fn is_for(address: &str, registry: &str) -> bool {
+fn is_for(address: &str, reference: &Reference) -> bool {
     let host = address.split_once("://").map_or(address, |(_, rest)| rest);
-    let host = host.split('/').next().unwrap_or_default();
-    let docker = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-    host == registry || (registry == docker[0] && docker.contains(&host))
+    reference.is_of(host.split('/').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -137,25 +110,33 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_say_a_login_is_understood_and_one_for_elsewhere_is_not_used() {
+    fn what_a_request_says_is_read_as_docker_reads_it_and_a_login_for_elsewhere_is_not_used() {
         let token = |text: &str| text.to_owned();
-        let auth = AuthConfig { auth: STANDARD.encode("ada:a:b"), ..AuthConfig::default() };
-        let identity = AuthConfig { identity_token: token("t"), ..AuthConfig::default() };
-        let bearer = AuthConfig { registry_token: token("t"), ..AuthConfig::default() };
-        let of = |auth: &AuthConfig| credentials(auth, "h.test");
+        let reference = Reference::of_name("h.test/app").unwrap();
+        let of = |auth: &AuthConfig| credentials(auth, &reference);
         let basic = |user: &str, password: &str| Credentials::Basic {
             user: user.to_owned(),
             password: Secret::from(password),
         };
+        // "ada:a:b"
+        let auth = AuthConfig { auth: token("YWRhOmE6Yg=="), ..AuthConfig::default() };
+        let identity = AuthConfig { identity_token: token("t"), ..login("0000", "x") };
+        let bearer = AuthConfig { registry_token: token("t"), ..AuthConfig::default() };
+        let odd = AuthConfig { auth: token("!"), ..AuthConfig::default() };
+        assert_eq!(of(&login("ada", "x")), Some(basic("ada", "x")));
         assert_eq!(of(&auth), Some(basic("ada", "a:b")));
         assert_eq!(of(&identity), Some(basic("<token>", "t")));
         assert_eq!(of(&bearer), Some(Credentials::Bearer(Secret::from("t"))));
-        assert_eq!(of(&AuthConfig::default()), None);
+        assert_eq!((of(&AuthConfig::default()), of(&odd)), (None, None));
         let elsewhere =
             AuthConfig { server_address: token("https://other/v1/"), ..login("a", "b") };
         assert_eq!(of(&elsewhere), None);
         let here = AuthConfig { server_address: token("https://h.test/v1/"), ..login("a", "b") };
         assert!(of(&here).is_some());
+        let hub = Reference::of_name("debian").unwrap();
+        let of_docker =
+            AuthConfig { server_address: token("https://index.docker.io/v1/"), ..login("a", "b") };
+        assert!(credentials(&of_docker, &hub).is_some() && of(&of_docker).is_none());
         let said = format!("{here:?}");
         assert!(!said.contains('b') || !said.contains("password"), "{said}");
     }

@@ -40,10 +40,10 @@ pub struct Named {
 impl Named {
     /// What the labels say; `None` where they name no layer of an image, and why where they name none that there can be.
     pub fn of(labels: &BTreeMap<String, String>) -> Option<Result<Self, String>> {
-        let chain = labels.get(TARGET)?;
+        let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
+        let chain = label(TARGET)?;
         let said = |(image, layer, manifest): (&str, &str, Option<&str>)| {
-            let manifest = manifest.and_then(|label| labels.get(label));
-            Some((labels.get(image)?, labels.get(layer)?, manifest))
+            Some((label(image)?, label(layer)?, manifest.and_then(label)))
         };
         let (reference, blob, manifest) = said(CRI).or_else(|| said(STARGZ))?;
         Some(named(chain, reference, blob, manifest.map(String::as_str)))
@@ -106,8 +106,9 @@ mod tests {
         assert!(Named::of(&labels(&[])).is_none());
         assert!(Named::of(&labels(&[(TARGET, A)])).is_none());
         assert!(Named::of(&labels(&[(CRI.0, "h/a:1"), (CRI.1, B)])).is_none());
+        assert!(Named::of(&labels(&[(TARGET, A), (CRI.0, ""), (CRI.1, B)])).is_none());
         let long = format!("h/{}", "a/".repeat(MAX_NAME));
-        let named = [("h/A:1", B), ("h/a:1", "sha256:0"), ("", B), ("../x", B), (&*long, B)];
+        let named = [("h/A:1", B), ("h/a:1", "sha256:0"), ("../x", B), (&*long, B)];
         for (reference, blob) in named {
             let labels = labels(&[(TARGET, A), (CRI.0, reference), (CRI.1, blob)]);
             assert!(Named::of(&labels).unwrap().is_err(), "{reference} {blob}");

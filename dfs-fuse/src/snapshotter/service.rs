@@ -39,7 +39,7 @@ fn failed(error: SnapshotError) -> Status {
 }
 
 fn labels(labels: HashMap<String, String>) -> BTreeMap<String, String> {
-    labels.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    labels.into_iter().collect()
 }
 
 fn time(ns: i64) -> Option<wire::Time> {

@@ -215,8 +215,8 @@ impl Shown {
         self.free_all(given_up.into_iter().flat_map(|pulled| pulled.blobs));
     }
 
-    /// Stacks of which the last layer was not asked for in time, which are given up by this.
-    pub fn given_up(&self) -> Vec<String> {
+    /// The same of all whose last layer was not asked for in time; their names.
+    pub fn give_up_late(&self) -> Vec<String> {
         let late = |_: &String, pulled: &mut Pulled| pulled.since.elapsed() >= PULLED_WITHIN;
         let given_up: Vec<_> = self.pulled.lock().extract_if(late).collect();
         let (names, pulled): (Vec<_>, Vec<_>) = given_up.into_iter().unzip();

@@ -338,10 +338,10 @@ impl Store {
                 }
             }
         }
-        labels.retain(|_, value| !value.is_empty());
         check(&to.name, &labels)?;
         rows::set_labels(&transaction, found.id, &labels)?;
         rows::touch(&transaction, found.id, now_ns)?;
+        let labels = rows::labels(&transaction, found.id)?;
         transaction.commit()?;
         Ok(Info { labels, updated_ns: now_ns, ..found.info })
     }
@@ -410,7 +410,7 @@ fn check(name: &str, labels: &BTreeMap<String, String>) -> Result<(), SnapshotEr
     if name.len() > MAX_NAME {
         return invalid(format!("the name of a snapshot has {MAX_NAME} bytes at most"));
     }
-    if labels.len() > MAX_LABELS {
+    if labels.values().filter(|value| !value.is_empty()).count() > MAX_LABELS {
         return invalid(format!("a snapshot has {MAX_LABELS} labels at most"));
     }
     if labels.iter().any(|(name, value)| name.len() + value.len() > MAX_LABEL) {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use dfs_model::{CanonicalUrl, printable, shortened};
 use dfs_source::is_nobodys;
-use dfs_source::oci::Reference;
+use dfs_source::oci::{Reference, is_registry};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -27,7 +27,7 @@ impl RegistryHost {
     /// of a registry that is named otherwise have no dot there.
     pub fn in_path(part: &str) -> Option<Self> {
         let (host, port) = part.split_once("__").map_or((part, None), |(h, p)| (h, Some(p)));
-        if !host.contains('.') && host != "localhost" {
+        if !is_registry(host) {
             return None;
         }
         match port {

@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use dfs_tests::registry::Guard;
 use dfs_tests::{Cluster, Registry, wait};
@@ -24,7 +24,7 @@ struct Stage {
     _cluster: Option<Cluster>,
     gate: Gatekeeper,
     layer: String,
-    _registry: Registry,
+    registry: Registry,
     place: Place,
 }
 
@@ -45,7 +45,7 @@ impl Stage {
             None => Agent::solo(&place, "agent"),
         };
         let layer = layout.layer_digest(0);
-        Self { agent, _cluster: cluster, gate, layer, _registry: registry, place }
+        Self { agent, _cluster: cluster, gate, layer, registry, place }
     }
 
     /// Both ways to have an agent.
@@ -72,6 +72,19 @@ impl Stage {
     fn is_right(&self, name: &str) {
         let dir = self.agent.mount(&self.url(), self.place.path(name));
         assert!(fs::read(dir.join("large")).unwrap() == noise(11, LENGTH));
+    }
+
+    /// What is here of the layers is taken away, once nothing is mounted any more.
+    fn evict(&self, name: &str) {
+        let dir = self.place.path(name);
+        self.agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+        let listed = self.agent.dfctl(&["task", "ls", "--format", "json"]).done().json().unwrap();
+        let tasks = listed["items"].as_array().unwrap().iter().map(|item| &item["task"]);
+        let blobs: Vec<_> = tasks.filter(|task| task["kind"] == "blob").collect();
+        assert!(!blobs.is_empty(), "{listed}");
+        for blob in blobs {
+            self.agent.dfctl(&["task", "rm", "--yes", blob["id"].as_str().unwrap()]).done();
+        }
     }
 
     /// It is refused with these words, and nothing is mounted.
@@ -262,4 +275,74 @@ fn a_manifest_that_is_not_what_its_digest_names_is_one_error() {
         stage.is_refused(&["not sha256:"]);
         stage.gets_well();
     });
+}
+
+/// What of a layer is asked for, each time; all where there is none.
+type Parts = Arc<Mutex<Vec<Option<String>>>>;
+
+/// Has requests for the layer judged so, and their parts written down.
+fn watched(stage: &Stage, verdict: impl Fn() -> Verdict + Send + Sync + 'static) -> Parts {
+    let parts = Parts::default();
+    let (layer, asked_for) = (stage.layer.clone(), Arc::clone(&parts));
+    stage.gate.judge(move |asked| {
+        if !asked.path.ends_with(&layer) {
+            return Verdict::Pass;
+        }
+        if asked.method == "GET" {
+            asked_for.lock().unwrap().push(asked.header("range").map(str::to_owned));
+        }
+        verdict()
+    });
+    parts
+}
+
+#[test]
+fn a_registry_that_knows_no_ranges_sends_each_layer_once() {
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        Stage::each(packing, |stage| {
+            let parts = watched(stage, || Verdict::Whole);
+            stage.is_right("mount");
+            let parts = parts.lock().unwrap();
+            // One that is not packed is asked for by parts; once that came to nothing, for all of it.
+            let (tried, copies): (Vec<_>, Vec<_>) = parts.iter().partition(|part| part.is_some());
+            assert_eq!(copies.len(), 1, "{packing:?}: {parts:?}");
+            assert_eq!(
+                tried.len(),
+                usize::from(packing == Packing::Plain),
+                "{packing:?}: {parts:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn a_layer_that_was_evicted_comes_whole_of_a_registry_that_knows_no_ranges() {
+    for packing in [Packing::Plain, Packing::Gzip] {
+        let stage = Stage::new(packing, false);
+        let parts = watched(&stage, || Verdict::Whole);
+        stage.is_right("first");
+        stage.evict("first");
+        stage.is_right("again");
+        let parts = parts.lock().unwrap();
+        assert!(parts.iter().any(Option::is_some), "{packing:?}: no part was asked for: {parts:?}");
+        let copies = parts.iter().filter(|part| part.is_none()).count();
+        assert_eq!(copies, 2, "{packing:?}: {parts:?}");
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_say_that_it_knows_ranges_is_asked_for_them() {
+    for packing in [Packing::Plain, Packing::Gzip] {
+        let stage = Stage::new(packing, false);
+        let parts = watched(&stage, || Verdict::Unsaid);
+        let sent = |status| stage.registry.sent(status, &stage.layer).iter().sum::<u64>();
+        let once = LENGTH as u64 * 11 / 10;
+        stage.is_right("first");
+        let first = sent(200) + sent(206);
+        assert!(first <= once, "{packing:?}: {:?}", parts.lock().unwrap());
+        stage.evict("first");
+        let by_parts = sent(206);
+        stage.is_right("again");
+        assert!(sent(206) > by_parts, "{packing:?}: {:?}", parts.lock().unwrap());
+    }
 }

@@ -248,6 +248,49 @@ fn what_refers_to_an_image_is_found_by_it_also_where_the_registry_keeps_no_accou
 }
 
 #[test]
+fn a_layout_that_was_damaged_or_left_half_written_is_made_whole() {
+    let place = Place::new();
+    let (registry, layout) = pushed(&place);
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.path("layout-of-ours");
+    let to = format!("oci-layout:{}:v1", dir.display());
+    let export = || agent.dfctl(&["image", "export", &registry.url("team/app:v1"), &to]).done();
+    export();
+    let right = files(&dir);
+    // Another content of the same length by the same name, and what a killed command left.
+    let layer = dir.join("blobs").join(layout.layer_digest(0).replace(':', "/"));
+    let mut bytes = fs::read(&layer).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&layer, bytes).unwrap();
+    put(&dir.join(".dfs-export-left"), b"half of a layer");
+    export();
+    assert!(files(&dir) == right);
+    // The same beside an archive.
+    let tars = place.dir("tars");
+    put(&tars.join(".dfs-export-left"), b"half of an archive");
+    let tar = tars.join("app.tar");
+    let archive = |name: &str| format!("docker-archive:{}{name}", tar.display());
+    let tags = |from: &str, name: &str| -> Value {
+        agent.dfctl(&["image", "export", from, &archive(name)]).done();
+        assert_eq!(files(&tars).len(), 1, "no drafts are left");
+        let mut command = Command::new("tar");
+        let said = command.arg("-xOf").arg(&tar).arg("manifest.json").output().unwrap();
+        fs::remove_file(&tar).unwrap();
+        let manifest: Value = serde_json::from_slice(&said.stdout).unwrap();
+        manifest[0]["RepoTags"].clone()
+    };
+    let (address, from) = (registry.address(), registry.url("team/app:v1"));
+    assert_eq!(tags(&from, ""), json!([format!("{address}/team/app:v1")]));
+    assert_eq!(tags(&from, ":app"), json!(["docker.io/library/app:latest"]));
+    assert_eq!(tags(&from, ":h.test/app:2"), json!(["h.test/app:2"]));
+    // A layout says a tag alone: nobody knows of what.
+    assert_eq!(tags(&to, ""), json!([]));
+    let said = agent.dfctl(&["image", "export", &from, &archive(":Not a name")]);
+    assert_ne!(said.code, 0);
+    assert!(said.stderr.contains("no image can have the name"), "{}", said.stderr);
+}
+
+#[test]
 fn what_an_image_is_made_of_is_said_as_the_registry_has_it() {
     let place = Place::new();
     let mut layout = Layout::new(place.path("layout"));
@@ -281,6 +324,11 @@ fn what_an_image_is_made_of_is_said_as_the_registry_has_it() {
         assert!(lines.contains(&here) && lines.contains("for       linux/s390x"), "{lines}");
     }
     assert_eq!(registry.requests("GET", &layout.layer_digest(0)), 0, "no layer was read");
+    // Of either command: what the tag stands for, and the index and the manifest by their digests.
+    assert_eq!(registry.requests_by("dfs", "HEAD", "/manifests/"), 2);
+    // This registry keeps no account of what is about them: either is asked for its list.
+    let lists = registry.requests_by("dfs", "GET", "/manifests/sha256-");
+    assert_eq!((registry.requests_by("dfs", "GET", "/manifests/") - lists, lists), (4, 4));
     let words = ["image", "inspect", &registry.url("app:all"), "--platform", "linux/riscv64"];
     let said = agent.dfctl(&words);
     assert_ne!(said.code, 0);

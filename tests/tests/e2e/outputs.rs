@@ -246,9 +246,12 @@ fn a_cache_without_room_for_anything_is_told_as_such() {
     let packed = Command::new("tar").args(["-C", source.to_str().unwrap(), "-cz", "."]).output();
     origin.put("/t.tar.gz", Body::bytes(packed.unwrap().stdout));
     // It is the disk, and not the origin, also where an archive is unpacked for its index.
+    agent.dfctl(&["ls", &origin.url("/t.tar.gz")]).fails(7, "DFS-4114");
     let filler = File::options().write(true).open(Path::new(disk).join("filler")).unwrap();
     filler.set_len(1 << 20).unwrap();
-    agent.dfctl(&["ls", &origin.url("/t.tar.gz")]).fails(7, "DFS-4114");
+    // With room for an index, though not for the archive, there is one.
+    let listed = agent.dfctl(&["ls", &origin.url("/t.tar.gz")]).done();
+    assert!(String::from_utf8_lossy(&listed.stdout).ends_with(" f\n"), "{listed:?}");
     fs::write(Path::new(disk).join("filler"), vec![1; 3 << 20]).unwrap_err();
     agent.dfctl(&["version"]).done();
     let said =

@@ -79,6 +79,52 @@ fn an_image_of_a_layout_is_in_the_registry_bit_for_bit_and_what_is_there_is_not_
 }
 
 #[test]
+fn nothing_is_sent_for_a_digest_that_the_image_does_not_have() {
+    let place = Place::new();
+    let layout = image(&place);
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let (digest, bytes) = named(&layout);
+    let source = format!("oci-layout:{}", layout.dir().display());
+    for wrong in [sha256(b"another"), format!("sha512:{}", "0".repeat(128))] {
+        let said = agent.dfctl(&["push", &source, &registry.url(&format!("app@{wrong}"))]);
+        assert_ne!(said.code, 0);
+        assert!(said.stderr.contains(&format!("not {wrong}")), "{}", said.stderr);
+        // Nor is an image of the layout pushed that is not there.
+        let said = agent.dfctl(&["push", &format!("{source}@{wrong}"), &registry.url("app:v1")]);
+        assert_ne!(said.code, 0);
+    }
+    for method in ["HEAD", "POST", "PATCH", "PUT"] {
+        assert_eq!(registry.requests_by("dfs", method, "/v2/app/"), 0, "{method}");
+    }
+    agent.dfctl(&["push", &source, &registry.url(&format!("app@{digest}"))]).done();
+    assert!(manifest_of(&registry, &format!("app@{digest}")) == bytes);
+}
+
+#[test]
+fn an_image_of_a_registry_that_knows_no_ranges_is_read_once_and_pushed_on() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    // More than two parts.
+    put(&tree.join("large"), &noise(12, 20_000_000));
+    layout.layer(&tree, Packing::Plain);
+    layout.name(layout.image(here()));
+    let from = Registry::start(&place.dir("from"), Guard::Nobody).unwrap();
+    let to = Registry::start(&place.dir("to"), Guard::Nobody).unwrap();
+    from.push(layout.dir(), "app:v1").unwrap();
+    let gate = Gatekeeper::before(from.address().parse().unwrap());
+    gate.judge(|_| Verdict::Whole);
+    let agent = Agent::solo(&place, "agent");
+    agent.dfctl(&["push", &gate.url("app:v1"), &to.url("copy:v1")]).done();
+    assert!(gate.spoiled() > 0);
+    assert!(manifest_of(&to, "copy:v1") == named(&layout).1);
+    assert_eq!(from.requests_by("dfs", "GET", &layout.layer_digest(0)), 1);
+    assert!(to.requests("PATCH", "/blobs/uploads/") >= 4);
+    to.copy("copy:v1", &format!("oci:{}:v1", place.path("back").display())).unwrap();
+}
+
+#[test]
 fn an_image_for_several_machines_is_put_whole_or_for_one() {
     let place = Place::new();
     let mut layout = Layout::new(place.path("layout"));

@@ -9,9 +9,10 @@ use dfs_tests::{Cluster, Registry};
 use serde_json::json;
 
 use crate::support::entries::{self, Holes};
+use crate::support::gatekeeper::{Asked, Gatekeeper, Verdict};
 use crate::support::images::{INDEX, Layout, Packing, here, raw_tar, sha256};
 use crate::support::trees::{noise, put, rich};
-use crate::support::{Agent, Expected, Place, binaries};
+use crate::support::{Agent, Expected, Place, binaries, until};
 
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -228,6 +229,203 @@ fn a_private_image_is_for_who_has_a_login() {
     let said = dfctl(&["cat", &format!("{url}!secret")], &nowhere);
     assert_ne!(said.code, 0, "{said:?}");
     assert!(!agent.log().contains(LOGIN.1));
+}
+
+/// A directory of docker's with a login of `user` for a repository.
+fn logged_in(place: &Place, user: &str, password: &str, repository: &str) -> PathBuf {
+    let docker = place.dir(&format!("docker-{user}"));
+    let login = json!({ "username": user, "password": password });
+    let logins = json!({ "auths": { repository: login } });
+    put(&docker.join("config.json"), logins.to_string().as_bytes());
+    docker
+}
+
+/// Ada and Bob may read a repository each, by a password. These layers Bob's has only where it `gives` them.
+fn each_their_own(layers: &[String], gives: bool) -> impl Fn(&Asked) -> Verdict + use<> {
+    let layers = layers.to_vec();
+    move |asked| {
+        let is_bobs = asked.path.starts_with("/v2/bobs/");
+        // "bob:bob-pw", "ada:ada-pw"
+        let wanted = if is_bobs { "Basic Ym9iOmJvYi1wdw==" } else { "Basic YWRhOmFkYS1wdw==" };
+        if asked.header("authorization") != Some(wanted) {
+            let wants = vec![("WWW-Authenticate".to_owned(), "Basic realm=x".to_owned())];
+            return Verdict::Answer("401 Unauthorized", wants, Vec::new());
+        }
+        let is_layer = layers.iter().any(|layer| asked.path.ends_with(layer));
+        match is_bobs && is_layer && !gives {
+            true => Verdict::Answer("404 Not Found", Vec::new(), Vec::new()),
+            false => Verdict::Pass,
+        }
+    }
+}
+
+#[test]
+fn layers_that_are_here_are_for_who_may_read_them_in_the_repository_that_is_named() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    for (number, name) in ["low", "high"].into_iter().enumerate() {
+        let tree = place.dir(name);
+        put(&tree.join(name), &noise(31 + number as u64, 300_000));
+        layout.layer(&tree, Packing::Gzip);
+    }
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    for repository in ["adas/app:v1", "bobs/app:v1"] {
+        registry.push(layout.dir(), repository).unwrap();
+    }
+    let layers: Vec<String> = (0..2).map(|number| layout.layer_digest(number)).collect();
+    // Each of them may read a repository of their own; in Bob's there is no such layer, whatever his manifest says.
+    let gate = Gatekeeper::before(registry.address().parse().unwrap());
+    gate.judge(each_their_own(&layers, false));
+    let address = gate.address();
+    let ada = logged_in(&place, "ada", "ada-pw", &format!("{address}/adas"));
+    let bob = logged_in(&place, "bob", "bob-pw", &format!("{address}/bobs"));
+    let eve = logged_in(&place, "eve", "guessed", &format!("{address}/adas"));
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    for agent in [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")] {
+        gate.judge(each_their_own(&layers, false));
+        let dfctl = |words: &[&str], docker: &Path| {
+            let mut command = agent.node.dfctl_command().unwrap();
+            command.args(words).env("DOCKER_CONFIG", docker);
+            dfs_tests::process::Said::by(&mut command).unwrap()
+        };
+        let read = |repository: &str, file: &str, docker: &Path| {
+            dfctl(&["cat", &format!("{}!{file}", gate.url(repository))], docker)
+        };
+        assert!(read("adas/app:v1", "low", &ada).done().stdout == noise(31, 300_000));
+        assert!(read("adas/app:v1", "high", &ada).done().stdout == noise(32, 300_000));
+        let asked = |layer| registry.requests_by("dfs", "GET", layer);
+        let fetched = || layers.iter().map(|layer| asked(layer)).sum::<usize>();
+        let before = fetched();
+        for (repository, docker) in
+            [("bobs/app:v1", &bob), ("adas/app:v1", &bob), ("adas/app:v1", &eve)]
+        {
+            for file in ["low", "high"] {
+                let said = read(repository, file, docker);
+                assert_ne!(said.code, 0, "{repository} {docker:?}");
+                assert_eq!(said.stdout, b"", "{repository} {docker:?}");
+            }
+            let dir = place.dir("refused");
+            let said = dfctl(&["mount", &gate.url(repository), dir.to_str().unwrap()], docker);
+            assert_ne!(said.code, 0, "{repository} {docker:?}");
+            assert_eq!(agent.shown(&dir), None);
+        }
+        // What his registry gives him he has of what is here.
+        gate.judge(each_their_own(&layers, true));
+        let has = || read("bobs/app:v1", "low", &bob);
+        until("what was refused may be asked for again", || has().code == 0);
+        assert!(has().stdout == noise(31, 300_000));
+        assert!(read("adas/app:v1", "high", &ada).done().stdout == noise(32, 300_000));
+        assert_eq!(fetched(), before);
+    }
+}
+
+#[test]
+fn an_agent_asks_a_kubelets_credential_providers_for_its_own_logins() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("secret"), b"for ada");
+    layout.layer(&tree, Packing::Gzip);
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Password).unwrap();
+    registry.push(layout.dir(), "private/app:v1").unwrap();
+    let answer = json!({
+        "kind": "CredentialProviderResponse",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        "cacheKeyType": "Registry",
+        "auth": { registry.address(): { "username": LOGIN.0, "password": LOGIN.1 } },
+    });
+    put(&place.path("answer"), answer.to_string().as_bytes());
+    let (asked, program) = (place.path("asked"), place.path("bin/cloud"));
+    let line = format!("cat >> {}; cat {}", asked.display(), place.path("answer").display());
+    put(&program, format!("#!/bin/sh\n{line}\n").as_bytes());
+    mode(&program, 0o755);
+    let told = place.path("providers.yaml");
+    let yaml = format!(
+        "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n\
+         - name: cloud\n  matchImages: [\"{}\"]\n  defaultCacheDuration: 1h\n  \
+         apiVersion: credentialprovider.kubelet.k8s.io/v1\n",
+        registry.address()
+    );
+    put(&told, yaml.as_bytes());
+    let flags = [
+        "--image-credential-provider-config",
+        told.to_str().unwrap(),
+        "--image-credential-provider-bin-dir",
+        program.parent().unwrap().to_str().unwrap(),
+    ];
+    let agent = Agent::solo_with(&place, "agent", &flags);
+    let dir = agent.mount(&registry.url("private/app:v1"), place.path("mount"));
+    assert_eq!(fs::read(dir.join("secret")).unwrap(), b"for ada");
+    let times = || fs::read_to_string(&asked).unwrap().matches("\"image\"").count();
+    assert_eq!(times(), 1);
+    agent.dfctl(&["cat", &format!("{}!secret", registry.url("private/app:v1"))]).done();
+    assert_eq!(times(), 1, "what it printed is kept");
+    assert!(!agent.log().contains(LOGIN.1));
+    put(&program, b"#!/bin/sh\necho no role >&2\nexit 3\n");
+    let broken = Agent::solo_with(&place, "broken", &flags);
+    let said = broken.dfctl(&["cat", &registry.url("private/app:v1")]);
+    assert_ne!(said.code, 0);
+    let line = "the credential provider cloud ended with exit status: 3: no role";
+    assert!(said.stderr.contains(line), "{}", said.stderr);
+}
+
+#[test]
+fn bytes_come_from_a_mirror_that_has_them_and_are_the_registrys_where_it_has_not_or_lies() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    let tree = place.dir("tree");
+    put(&tree.join("large"), &noise(21, 6_000_000));
+    layout.layer(&tree, Packing::Gzip);
+    layout.name(layout.image(here()));
+    let layer = layout.layer_digest(0);
+    let registry = Registry::start(&place.dir("named"), Guard::Nobody).unwrap();
+    let mirror = Registry::start(&place.dir("beside"), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:v1").unwrap();
+    let gate = Gatekeeper::before(mirror.address().parse().unwrap());
+    let conf = place.path("registries.conf");
+    let text = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}/copies\"\n",
+        registry.address(),
+        gate.address()
+    );
+    put(&conf, text.as_bytes());
+    let of_seed = place.path("cluster.toml");
+    put(&of_seed, format!("[seed]\nregistries-conf = {conf:?}\n").as_bytes());
+    let flags = ["--registries-conf", conf.to_str().unwrap()];
+    let is_right = |agent: &Agent, name: &str| {
+        let dir = place.path(&format!("mount-{name}"));
+        let dir = agent.mount(&registry.url("team/app:v1"), dir);
+        assert!(fs::read(dir.join("large")).unwrap() == noise(21, 6_000_000), "{name}");
+        agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    };
+    let read = |registry: &Registry| registry.requests_by("dfs", "GET", &layer);
+
+    // It has nothing yet.
+    is_right(&Agent::solo_with(&place, "lacks", &flags), "lacks");
+    assert_eq!((read(&registry), read(&mirror)), (1, 1));
+    mirror.push(layout.dir(), "copies/team/app:v1").unwrap();
+    is_right(&Agent::solo_with(&place, "has", &flags), "has");
+    assert_eq!((read(&registry), read(&mirror)), (1, 2));
+    let of_the_registry = registry.requests_by("dfs", "", "/v2/");
+    let cluster =
+        Cluster::start_with(&binaries(), place.root(), &["--config", of_seed.to_str().unwrap()]);
+    let cluster = cluster.unwrap();
+    is_right(&Agent::of(&cluster, &place, "member"), "member");
+    assert_eq!((read(&registry), read(&mirror)), (1, 3), "the seed asks it");
+    assert_eq!(registry.requests_by("dfs", "", "/v2/"), of_the_registry);
+    // Another byte of the layer each time.
+    for at in [1_000, 3_000_000, 5_900_000] {
+        let wrong = layer.clone();
+        gate.judge(move |asked| match asked.method == "GET" && asked.path.ends_with(&wrong) {
+            true => Verdict::Flip(at),
+            false => Verdict::Pass,
+        });
+        let (before, spoiled) = (read(&registry), gate.spoiled());
+        is_right(&Agent::solo_with(&place, &format!("lies-{at}"), &flags), &format!("lies-{at}"));
+        assert_eq!((read(&registry) - before, gate.spoiled() - spoiled), (1, 1), "{at}");
+    }
 }
 
 /// How often a layer was asked for by whoever does not push.

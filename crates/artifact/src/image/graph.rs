@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_model::UrlError;
-use dfs_source::oci::{Located, validator};
-use dfs_source::{Source, SourceError, Target};
-use futures::TryStreamExt as _;
+use dfs_source::oci::{Located, digest_of, validator};
+use dfs_source::{Source, SourceError, Target, read_short};
 
 use super::manifest::MAX_DOCUMENT;
 use super::media::{Distribution, DocumentKind, LayerType};
@@ -46,9 +45,42 @@ pub struct Named {
     pub manifest: Option<Manifest>,
 }
 
+/// What a name stands for, before a machine is chosen.
+#[derive(Debug, Clone)]
+pub struct Top {
+    /// Its digest.
+    pub digest: ContentDigest,
+    /// What who has it says that it is.
+    pub media_type: Option<String>,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+impl Top {
+    /// Reads what `target` names.
+    pub async fn of(source: &dyn Source, target: &Target) -> Result<Self, GraphError> {
+        let stat = source.stat(target).await?;
+        let length = stat.length.unwrap_or_default();
+        if length > MAX_DOCUMENT as u64 {
+            return Err(ManifestError::TooLong { what: "manifest", length }.into());
+        }
+        let named = Target { url: stat.url.clone(), ..target.clone() };
+        let bytes = read_short(source, &named, &stat.validator, MAX_DOCUMENT as u64).await?;
+        let digest = digest_of(&stat.validator).unwrap_or_else(|| ContentDigest::sha256(&bytes));
+        Ok(Self { digest, media_type: stat.content_type, bytes })
+    }
+
+    /// It, understood.
+    pub fn document(&self) -> Result<Document, ManifestError> {
+        parse(&self.bytes, self.media_type.as_deref())
+    }
+}
+
 /// What a name leads to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Graph {
+    /// What the name stands for.
+    pub top: Top,
     /// Those that are named before those that name them. The last one is what was asked for.
     pub documents: Vec<Named>,
     /// Each once, configurations too; without what the registry does not have to give.
@@ -90,23 +122,12 @@ impl Graph {
     ) -> Result<Self, GraphError> {
         let unusable = |reason| UrlError::Unusable { url: target.url.to_string(), reason };
         let located = Located::of(&target.url).map_err(unusable)?;
-        let stat = source.stat(target).await?;
-        let length = stat.length.unwrap_or_default();
-        if length > MAX_DOCUMENT as u64 {
-            return Err(ManifestError::TooLong { what: "manifest", length }.into());
-        }
-        let bytes =
-            gathered(source, &Target { url: stat.url.clone(), ..target.clone() }, &stat.validator)
-                .await?;
-        let mut following = Following {
-            source,
-            target,
-            located,
-            bytes: 0,
-            seen: BTreeSet::new(),
-            graph: Self::default(),
-        };
-        let mut first = First { bytes, media_type: stat.content_type, platform: None };
+        let top = Top::of(&**source, target).await?;
+        let Top { digest, media_type, bytes } = top.clone();
+        let mut first = First { digest, bytes, media_type, platform: None };
+        let graph = Self { top, documents: Vec::new(), blobs: Vec::new() };
+        let seen = BTreeSet::new();
+        let mut following = Following { source, target, located, bytes: 0, seen, graph };
         if let Machines::One(platform) = machines {
             first = following.chosen(first, platform).await?;
         }
@@ -127,6 +148,8 @@ impl Graph {
 
 /// A document that was read.
 struct First {
+    /// By which it is named: it has one for each algorithm.
+    digest: ContentDigest,
     bytes: Bytes,
     media_type: Option<String>,
     platform: Option<Platform>,
@@ -161,10 +184,11 @@ impl Following<'_> {
         let target =
             Target { url: self.located.manifest(descriptor.digest).url(), ..self.target.clone() };
         let pin = validator(&descriptor.digest, Some(descriptor.size));
-        let bytes = gathered(self.source, &target, &pin).await?;
+        let bytes = read_short(&**self.source, &target, &pin, MAX_DOCUMENT as u64).await?;
         descriptor.verify("manifest", &bytes)?;
         let media_type = Some(descriptor.media_type.clone()).filter(|kind| !kind.is_empty());
-        Ok(First { bytes, media_type, platform: descriptor.platform.clone() })
+        let (digest, platform) = (descriptor.digest, descriptor.platform.clone());
+        Ok(First { digest, bytes, media_type, platform })
     }
 
     /// Takes a document, after what it names.
@@ -172,8 +196,7 @@ impl Following<'_> {
         if depth > MAX_DEPTH {
             return Err(GraphError::Depth);
         }
-        let First { bytes, media_type, platform } = first;
-        let digest = ContentDigest::sha256(&bytes);
+        let First { digest, bytes, media_type, platform } = first;
         if !self.seen.insert(digest) {
             return Ok(());
         }
@@ -238,18 +261,4 @@ fn own_type(bytes: &[u8]) -> Option<String> {
     }
     let told: Told = serde_json::from_slice(bytes).ok()?;
     told.media_type.filter(|told| !told.is_empty())
-}
-
-async fn gathered(
-    source: &Arc<dyn Source>,
-    target: &Target,
-    pin: &dfs_model::Validator,
-) -> Result<Bytes, SourceError> {
-    let mut parts = source.read(target, None, pin).await?;
-    let mut all = BytesMut::new();
-    while let Some(part) = parts.try_next().await? {
-        // Never more than the pin says, or than documents have.
-        all.extend_from_slice(&part);
-    }
-    Ok(all.freeze())
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use dfs_model::{ByteRange, Validator};
 use dfs_source::oci::{ContentDigest, Hashing, MAX_DOCUMENT};
 use dfs_source::{
-    Attempt, ByteStream, FileSource, Source as _, SourceError, Stat, StatKind, Target,
+    Attempt, ByteStream, FileSource, Source as _, SourceError, Stat, StatKind, Target, Timestamp,
 };
 use futures::TryStreamExt as _;
 
@@ -34,6 +34,8 @@ pub(super) struct Window {
     source: Arc<FileSource>,
     pub target: Target,
     pub pin: Validator,
+    /// When anything about the file was last changed.
+    pub changed: Timestamp,
     /// Where in the file they lie.
     pub range: ByteRange,
 }
@@ -43,6 +45,7 @@ pub(super) struct Window {
 pub(super) struct Archive {
     source: Arc<FileSource>,
     version: Validator,
+    changed: Timestamp,
     members: Arc<BTreeMap<String, Member>>,
 }
 
@@ -58,8 +61,8 @@ impl Files {
             Self::Archive(archive, target) => Ok(archive.open(path, target)),
             Self::Directory(source, dir) => {
                 let target = dir.join(path.as_bytes())?;
-                let stat = match source.stat(&target).await {
-                    Ok(stat) => stat,
+                let (stat, changed) = match source.stat_and_change(&target).await {
+                    Ok(found) => found,
                     Err(SourceError::NotFound { .. }) => return Ok(None),
                     Err(error) => return Err(error.of(attempt)),
                 };
@@ -69,7 +72,7 @@ impl Files {
                 }
                 let (source, length) = (Arc::clone(source), stat.length.unwrap_or_default());
                 let range = ByteRange::new(0, length);
-                Ok(Some(Window { source, target, pin: stat.validator, range }))
+                Ok(Some(Window { source, target, pin: stat.validator, changed, range }))
             }
         }
     }
@@ -134,12 +137,12 @@ impl Archive {
     pub async fn scan(
         source: Arc<FileSource>,
         target: &Target,
-        stat: &Stat,
+        (stat, changed): (&Stat, Timestamp),
         attempt: &Attempt,
     ) -> Result<Self, SourceError> {
         let length = stat.length.unwrap_or_default();
         let (pin, range) = (stat.validator.clone(), ByteRange::new(0, length));
-        let file = Window { source, target: target.clone(), pin, range };
+        let file = Window { source, target: target.clone(), pin, changed, range };
         let damaged = |error: TarError| SourceError::Damaged {
             attempt: attempt.clone(),
             reason: format!("it is no archive of images: {error}"),
@@ -158,7 +161,7 @@ impl Archive {
         }
         let tree = scan.finish().map_err(damaged)?.tree;
         let Window { source, pin: version, .. } = file;
-        Ok(Self { source, version, members: Arc::new(members(&tree)) })
+        Ok(Self { source, version, changed, members: Arc::new(members(&tree)) })
     }
 
     /// Whether a file lies at `path`.
@@ -169,7 +172,7 @@ impl Archive {
     fn open(&self, path: &str, target: &Target) -> Option<Window> {
         let range = self.find(path)?;
         let (source, pin) = (Arc::clone(&self.source), self.version.clone());
-        Some(Window { source, target: target.clone(), pin, range })
+        Some(Window { source, target: target.clone(), pin, changed: self.changed, range })
     }
 
     /// Follows links, which lead nowhere but to other members.

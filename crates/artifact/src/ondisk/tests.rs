@@ -32,7 +32,8 @@ impl Place {
     async fn read(&self, target: &Target) -> Result<Vec<u8>, SourceError> {
         let source = self.sources.for_target(target)?;
         let stat = source.stat(target).await?;
-        let parts = source.read(&Target::new(stat.url), None, &stat.validator).await?;
+        let asked = Target { url: stat.url, ..target.clone() };
+        let parts = source.read(&asked, None, &stat.validator).await?;
         let parts: Vec<Bytes> = futures::TryStreamExt::try_collect(parts).await?;
         Ok(parts.concat())
     }
@@ -201,6 +202,151 @@ async fn an_archive_of_docker_is_the_image_that_a_registry_would_have() {
     assert_eq!(place.read(&target).await.unwrap(), layer);
     let told = place.refused(&place.target("docker-archive", "app.tar", "?name=app:2")).await;
     assert!(told.contains("no image by the name 'app:2': it has app:1"), "{told}");
+}
+
+/// As `docker save` wrote several: each of a layer, the same file, as often as here, whose `diff_ids` its configuration says.
+fn saved_many(layer: &[u8], diff_ids: &[Vec<ContentDigest>]) -> Vec<u8> {
+    let configs: Vec<(String, String)> = diff_ids
+        .iter()
+        .enumerate()
+        .map(|(number, diff_ids)| {
+            let diff_ids: Vec<String> = diff_ids.iter().map(ToString::to_string).collect();
+            let config = json!({ "of": number, "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+            (format!("{number}.json"), config.to_string())
+        })
+        .collect();
+    let manifest = diff_ids.iter().enumerate().map(|(number, diff_ids)| {
+        let layers = vec!["layer.tar"; diff_ids.len()];
+        json!({ "Config": format!("{number}.json"), "RepoTags": [format!("app:{number}")], "Layers": layers })
+    });
+    let manifest = Value::from(manifest.collect::<Vec<_>>()).to_string();
+    let mut entries: Vec<(&str, &str, &[u8])> = vec![("layer.tar", "", layer)];
+    entries.extend(configs.iter().map(|(path, config)| (&path[..], "", config.as_bytes())));
+    entries.push(("manifest.json", "", manifest.as_bytes()));
+    tar(&entries)
+}
+
+#[tokio::test]
+async fn an_image_of_an_archive_is_found_by_the_digest_of_what_a_registry_would_have() {
+    let place = Place::new();
+    let layer = tar(&[("etc/hello", "", b"hello")]);
+    let digest = ContentDigest::sha256(&layer);
+    put(&place.path("app.tar"), &saved_many(&layer, &[vec![digest], vec![digest, digest]]));
+    let mut found = Vec::new();
+    for number in 0..2 {
+        let named = place.target("docker-archive", "app.tar", &format!("?name=app:{number}"));
+        let manifest = place.read(&named).await.unwrap();
+        let digest = ContentDigest::sha256(&manifest);
+        let by_digest = place.target("docker-archive", "app.tar", &format!("?manifest={digest}"));
+        assert_eq!(place.read(&by_digest).await.unwrap(), manifest);
+        let source = place.sources.for_target(&by_digest).unwrap();
+        assert_eq!(source.stat(&by_digest).await.unwrap().length, Some(manifest.len() as u64));
+        let options = ResolveOptions::default();
+        resolve(&place.sources, &by_digest, View::Auto, &options).await.unwrap();
+        found.push(digest);
+    }
+    assert_ne!(found[0], found[1]);
+    let none = ContentDigest::sha256(b"none");
+    let none = place.target("docker-archive", "app.tar", &format!("?manifest={none}"));
+    assert!(place.refused(&none).await.contains("not found"));
+}
+
+#[tokio::test]
+async fn what_images_share_is_looked_at_once_and_not_without_bounds() {
+    let place = Place::new();
+    let layer = tar(&[("etc/hello", "", b"hello")]);
+    let digest = ContentDigest::sha256(&layer);
+    let (images, layers) = (200, 255);
+    put(&place.path("many.tar"), &saved_many(&layer, &vec![vec![digest; layers]; images]));
+    let before = place.sources.counters().snapshot().requests;
+    let last = place.target("docker-archive", "many.tar", "?name=app:199");
+    let manifest: Value = serde_json::from_slice(&place.read(&last).await.unwrap()).unwrap();
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), layers);
+    let asked = place.sources.counters().snapshot().requests - before;
+    // A configuration each, and what the scan of the tar reads.
+    assert!(asked < 4 * images as u64, "{asked}");
+    let other = |number: u32| ContentDigest::sha256(&number.to_be_bytes());
+    let all_others: Vec<Vec<_>> =
+        (0..40).map(|image| (0..255).map(|layer| other(image * 255 + layer)).collect()).collect();
+    put(&place.path("odd.tar"), &saved_many(&layer, &all_others));
+    let told = place.refused(&place.target("docker-archive", "odd.tar", "?name=app:1")).await;
+    assert!(told.contains("layers in an archive of images"), "{told}");
+}
+
+#[tokio::test]
+async fn what_is_changed_and_has_its_time_set_back_is_looked_at_again() {
+    let place = Place::new();
+    let digest = layout(&place.path("layout"), &["v1"])[0];
+    let blob = place.path("layout").join("blobs/sha256").join(digest.hex());
+    let layer = tar(&[("etc/hello", "", b"hello")]);
+    let id = ContentDigest::sha256(&layer);
+    put(&place.path("app.tar"), &saved_many(&layer, &[vec![id]]));
+    for (target, file, content) in [
+        (place.target("oci-layout", "layout", ""), blob, b"schema".as_slice()),
+        (
+            place.target("docker-archive", "app.tar", &format!("?blob={id}")),
+            place.path("app.tar"),
+            b"hello",
+        ),
+    ] {
+        let good = place.read(&target).await.unwrap();
+        let was = fs::metadata(&file).unwrap().modified().unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        let at = bytes.windows(content.len()).position(|part| part == content).unwrap();
+        bytes[at + 2] ^= 1;
+        // In place: it is the same file by its inode, its length and its time.
+        let changing = fs::OpenOptions::new().write(true).open(&file).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&changing, &bytes, 0).unwrap();
+        let changed = || std::os::unix::fs::MetadataExt::ctime_nsec(&fs::metadata(&file).unwrap());
+        let before = changed();
+        // Until the file system's clock has gone on, too.
+        while changed() == before {
+            changing.set_modified(was).unwrap();
+        }
+        drop(changing);
+        let told = place.refused(&target).await;
+        assert!(told.contains("the content that lies there is"), "{told}");
+        assert!(!good.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_for_who_may_read_its_files_also_when_somebody_else_has_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    assert!(rustix::process::geteuid().is_root(), "only root can act as another user");
+    let place = Place::new();
+    let exports = vec![place.path("")];
+    let options = FileOptions { exports, ..FileOptions::default() };
+    let sources = ImagesOnDisk::known(Sources::builder(), options).build().unwrap();
+    let place = Place { sources, ..place };
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(&place.path(""), 0o755);
+    let digest = layout(&place.path("layout"), &["v1"])[0];
+    let blob = place.path("layout").join("blobs/sha256").join(digest.hex());
+    let layer = tar(&[("etc/hello", "", b"hello")]);
+    let id = ContentDigest::sha256(&layer);
+    put(&place.path("app.tar"), &saved_many(&layer, &[vec![id]]));
+    for (target, file) in [
+        (place.target("oci-layout", "layout", ""), blob),
+        (place.target("oci-layout", "layout", ""), place.path("layout/index.json")),
+        (place.target("docker-archive", "app.tar", ""), place.path("app.tar")),
+        (place.target("docker-archive", "app.tar", &format!("?blob={id}")), place.path("app.tar")),
+    ] {
+        open(&file, 0o644);
+        let nobody = dfs_source::LocalUser { uid: 65_534, gid: 65_534 };
+        let theirs = target.clone().with_credentials(dfs_source::Credentials::User(nobody));
+        let all = place.read(&target).await.unwrap();
+        assert_eq!(place.read(&theirs).await.unwrap(), all);
+        // It is remembered by now; what counts is who may read the file.
+        open(&file, 0o600);
+        assert_eq!(place.read(&target).await.unwrap(), all);
+        let error = place.read(&theirs).await.unwrap_err();
+        assert!(matches!(error, SourceError::NotPermitted { .. }), "{file:?}: {error}");
+        open(&file, 0o644);
+        assert_eq!(place.read(&theirs).await.unwrap(), all);
+    }
 }
 
 #[tokio::test]

@@ -17,9 +17,9 @@ mod stack;
 mod whole;
 
 use bytes::Bytes;
-use dfs_model::{TaskKey, TaskKind, UrlError, Validator};
+use dfs_model::{TaskKey, TaskKind, UrlError};
 use dfs_source::oci::{ContentDigest, Located, Named, digest_of, validator};
-use dfs_source::{SourceError, Sources, Stat, Target};
+use dfs_source::{SourceError, Sources, Stat, Target, read_short};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 pub use self::indexed::{Imported, IndexedImage, IndexedLayer, import_indexes, index_layers};
@@ -280,7 +280,7 @@ impl Context<'_> {
         }
         let target = Target { url: reference.url(), ..self.target.clone() };
         let pin = validator(&descriptor.digest, Some(descriptor.size));
-        let bytes = self.gather(&target, &pin).await?;
+        let bytes = read_short(&*self.source, &target, &pin, MAX_DOCUMENT as u64).await?;
         descriptor.verify("document", &bytes).map_err(|error| self.image_error(error))?;
         Ok(bytes)
     }
@@ -291,18 +291,7 @@ impl Context<'_> {
             let what = "manifest";
             return Err(self.image_error(ManifestError::TooLong { what, length }));
         }
-        Ok(self.gather(target, &stat.validator).await?)
-    }
-
-    /// All of something short.
-    async fn gather(&self, target: &Target, pin: &Validator) -> Result<Bytes, SourceError> {
-        let mut stream = self.source.read(target, None, pin).await?;
-        let mut all = Vec::new();
-        while let Some(bytes) = stream.try_next().await? {
-            // Never more than the pin says, or than a registry's documents have.
-            all.extend_from_slice(&bytes);
-        }
-        Ok(all.into())
+        Ok(read_short(&*self.source, target, &stat.validator, MAX_DOCUMENT as u64).await?)
     }
 
     /// The task of a blob, of which the registry is asked whether it gives it to who asks here.

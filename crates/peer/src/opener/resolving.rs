@@ -96,6 +96,12 @@ fn is_other_layer(error: &ResolveError) -> bool {
     matches!(**source, ImageError::OtherLayer { .. } | ImageError::Tar { .. })
 }
 
+/// Whether what came was not what was asked for.
+pub(super) fn is_other_content(error: &ResolveError) -> bool {
+    let class = Class::of_resolution(error);
+    is_other_layer(error) || matches!(class, Class::BrokenArchive | Class::BadAnswer)
+}
+
 #[async_trait]
 impl OpenTask for KeepWhatIsRead {
     async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {

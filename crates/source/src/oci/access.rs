@@ -18,7 +18,8 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::challenge::{Bearer, Challenge};
-use super::login::{IDENTITY_TOKEN, Logins};
+use super::docker_auth::IDENTITY_TOKEN;
+use super::login::Logins;
 use super::plain::PlainHosts;
 use super::reference::Reference;
 use crate::http::Web;

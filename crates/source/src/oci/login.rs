@@ -1,4 +1,5 @@
-//! Logins that the user has written down for registries: files of docker and podman, and the programs that these name.
+//! Logins of this process's own user for registries: of the credential providers of a kubelet where some are named, then of files
+//! of docker and podman, and of the programs that these name.
 //!
 //! Files are read when somebody asks, so that a login of a moment ago counts. Nothing of them is kept but what tells
 //! whether a login came from here.
@@ -9,24 +10,20 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use tokio::process::Command;
-use zeroize::Zeroizing;
 
 use super::access::{Who, who};
+use super::config_file;
+use super::docker_auth::DockerAuth;
+use super::provider::Providers;
 use super::reference::Reference;
 use crate::environment::Environment;
-use crate::program;
+use crate::program::{self, Ran};
 use crate::{Credentials, Secret, SourceError};
 
-/// Longest file of logins.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a credential helper may take.
 const HELPER_WITHIN: Duration = Duration::from_secs(30);
-/// The user that stands for an identity token: what docker's credential helpers say.
-pub(super) const IDENTITY_TOKEN: &str = "<token>";
 /// Logins remembered as given out.
 const MAX_GIVEN: usize = 64;
 
@@ -49,6 +46,22 @@ pub enum LoginError {
         /// What it did.
         reason: String,
     },
+    /// What is said of credential providers.
+    #[error("the credential providers of {path} cannot be used: {reason}")]
+    Providers {
+        /// Where.
+        path: PathBuf,
+        /// Why, without what stands in it.
+        reason: String,
+    },
+    /// A credential provider.
+    #[error("the credential provider {name} {reason}")]
+    Provider {
+        /// Its name.
+        name: String,
+        /// What it did.
+        reason: String,
+    },
 }
 
 impl LoginError {
@@ -61,20 +74,9 @@ impl LoginError {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct File {
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, DockerAuth>,
     creds_store: Option<String>,
     cred_helpers: BTreeMap<String, String>,
-}
-
-/// What stands there for one registry.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Entry {
-    auth: Option<Secret>,
-    username: Option<String>,
-    password: Option<Secret>,
-    identitytoken: Option<Secret>,
-    registrytoken: Option<Secret>,
 }
 
 /// What a credential helper prints.
@@ -88,18 +90,26 @@ struct Printed {
 /// Where this process's user has logins.
 pub(super) struct Logins {
     environment: Environment,
+    providers: Providers,
     /// Those that were given out, the oldest first.
     given: Mutex<VecDeque<Who>>,
 }
 
 impl Logins {
-    pub fn new(environment: Environment) -> Self {
-        Self { environment, given: Mutex::default() }
+    pub fn new(environment: Environment, providers: Providers) -> Self {
+        Self { environment, providers, given: Mutex::default() }
     }
 
-    /// The user's login for what is named; `None` where there is none.
-    pub async fn find(&self, reference: &Reference) -> Result<Option<Credentials>, LoginError> {
-        let found = find(&self.environment, reference).await?;
+    /// The user's login for what is named; `None` where there is none. Not what was `refused`, where there is something newer.
+    pub async fn find(
+        &self,
+        reference: &Reference,
+        refused: Option<&Credentials>,
+    ) -> Result<Option<Credentials>, LoginError> {
+        let found = match self.providers.find(reference, refused).await? {
+            None => find(&self.environment, reference).await?,
+            found => found,
+        };
         if let Some(found) = &found {
             let mut given = self.given.lock().unwrap_or_else(|held| held.into_inner());
             let who = who(found);
@@ -128,7 +138,7 @@ pub(super) async fn find(
     for path in files(environment) {
         let Some(file) = read(path.clone()).await? else { continue };
         if let Some(helper) = file.helper(reference)
-            && let Some(found) = ask(helper, reference.login_server()).await?
+            && let Some(found) = ask(environment, helper, reference.login_server()).await?
         {
             return Ok(Some(found));
         }
@@ -159,13 +169,7 @@ fn files(environment: &Environment) -> Vec<PathBuf> {
 async fn read(path: PathBuf) -> Result<Option<File>, LoginError> {
     let failed = |reason: String| LoginError::File { path: path.clone(), reason };
     let open = path.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let length = std::fs::metadata(&open)?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
-        }
-        std::fs::read(&open).map(Zeroizing::new)
-    });
+    let reading = tokio::task::spawn_blocking(move || config_file::read(&open));
     let read = reading.await.map_err(|_| failed("the process ends".to_owned()))?;
     let bytes = match read {
         Ok(bytes) => bytes,
@@ -184,7 +188,7 @@ impl File {
         named.map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    fn entry(&self, reference: &Reference) -> Option<&Entry> {
+    fn entry(&self, reference: &Reference) -> Option<&DockerAuth> {
         best(&self.auths, reference)
     }
 }
@@ -215,36 +219,12 @@ fn plain(key: &str) -> String {
     key.to_ascii_lowercase()
 }
 
-impl Entry {
-    fn credentials(&self) -> Result<Option<Credentials>, &'static str> {
-        let basic = |user: &str, password: &Secret| Credentials::Basic {
-            user: user.to_owned(),
-            password: password.clone(),
-        };
-        let there =
-            |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
-        if let Some(token) = there(&self.registrytoken) {
-            return Ok(Some(Credentials::Bearer(token)));
-        }
-        if let Some(token) = there(&self.identitytoken) {
-            return Ok(Some(basic(IDENTITY_TOKEN, &token)));
-        }
-        if let (Some(user), Some(password)) = (&self.username, there(&self.password)) {
-            return Ok(Some(basic(user, &password)));
-        }
-        let Some(auth) = there(&self.auth) else { return Ok(None) };
-        let pair = STANDARD.decode(auth.expose().trim()).map(Zeroizing::new);
-        let pair = pair.map_err(|_| "an 'auth' in it is not base64")?;
-        let pair = std::str::from_utf8(&pair).map_err(|_| "an 'auth' in it is not UTF-8")?;
-        let (user, password) =
-            pair.split_once(':').ok_or("an 'auth' in it is not user:password")?;
-        // Docker pads what it writes.
-        Ok(Some(basic(user, &Secret::new(password.trim_end_matches('\0')))))
-    }
-}
-
 /// Asks a credential helper for the login of a server; `None` where it has none.
-async fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, LoginError> {
+async fn ask(
+    environment: &Environment,
+    helper: &str,
+    server: &str,
+) -> Result<Option<Credentials>, LoginError> {
     let failed = |reason: String| LoginError::Helper { helper: helper.to_owned(), reason };
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if !helper.bytes().all(known) {
@@ -254,8 +234,11 @@ async fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, LoginErr
     }
     let mut command = Command::new(format!("docker-credential-{helper}"));
     command.arg("get");
+    if let Some(path) = environment.get("PATH") {
+        command.env("PATH", path);
+    }
     let ran = program::run(command, Some(server), HELPER_WITHIN).await;
-    let (ended, printed) = ran.map_err(failed)?;
+    let Ran { ended, printed, .. } = ran.map_err(failed)?;
     if !ended.success() {
         // What the protocol has for it.
         return match String::from_utf8_lossy(&printed).contains("credentials not found") {
@@ -272,6 +255,7 @@ async fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, LoginErr
 mod tests {
     use dfs_model::CanonicalUrl;
 
+    use super::super::docker_auth::IDENTITY_TOKEN;
     use super::*;
 
     fn reference(url: &str) -> Reference {
@@ -319,6 +303,49 @@ mod tests {
         assert_eq!(found(tokens, "oci://e/a").await.unwrap(), None);
         let nowhere = Environment::default().with("DOCKER_CONFIG", "/nonexistent");
         assert_eq!(find(&nowhere, &reference("oci://h/a")).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_helpers_of_clouds_are_asked_as_docker_asks_them() {
+        let dir = tempfile::tempdir().unwrap();
+        // What each prints, and of what it is asked: the helpers of Amazon's, Google's and Microsoft's registries.
+        let helpers = [
+            ("ecr-login", "1.dkr.ecr.eu-west-1.amazonaws.com", "AWS", "eyJw"),
+            ("gcr", "europe-docker.pkg.dev", "_dcgcr_2_0_0_token", "ya29.a"),
+            ("acr-env", "team.azurecr.io", IDENTITY_TOKEN, "eyJh"),
+        ];
+        for (helper, server, user, secret) in helpers {
+            let asked = dir.path().join(format!("{helper}.asked"));
+            let script = format!(
+                "#!/bin/sh\n[ $# = 1 ] && [ $1 = get ] || exit 2\nread -r server\n\
+                 echo \"$server\" >> {}\n[ \"$server\" = {server} ] || \
+                 {{ echo credentials not found in native keychain; exit 1; }}\n\
+                 echo '{{\"ServerURL\":\"{server}\",\"Username\":\"{user}\",\"Secret\":\"{secret}\"}}'\n",
+                asked.display()
+            );
+            let program = dir.path().join(format!("docker-credential-{helper}"));
+            std::fs::write(&program, script).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&program, mode).unwrap();
+        }
+        let [ecr, gcr, acr] = helpers;
+        let json = format!(
+            r#"{{"credHelpers":{{"{}":"{}","{}":"{}"}},"credsStore":"{}"}}"#,
+            ecr.1, ecr.0, gcr.1, gcr.0, acr.0
+        );
+        std::fs::write(dir.path().join("config.json"), json).unwrap();
+        let at = dir.path().to_str().unwrap();
+        let environment = Environment::default().with("DOCKER_CONFIG", at).with("PATH", at);
+        for (helper, server, user, secret) in helpers {
+            let named = reference(&format!("oci://{server}/team/app:1"));
+            let found = find(&environment, &named).await.unwrap();
+            assert_eq!(found, basic(user, secret), "{helper}");
+            let asked = std::fs::read_to_string(dir.path().join(format!("{helper}.asked")));
+            assert_eq!(asked.unwrap(), format!("{server}\n"));
+        }
+        // A store is asked of every registry, and has nothing for most.
+        let named = reference("oci://ghcr.io/a/b");
+        assert_eq!(find(&environment, &named).await.unwrap(), None);
     }
 
     #[tokio::test]

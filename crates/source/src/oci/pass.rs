@@ -9,6 +9,7 @@ use std::sync::Arc;
 use dfs_model::CanonicalUrl;
 use reqwest::header::{HeaderMap, HeaderValue, VIA, WWW_AUTHENTICATE};
 
+use super::docker_auth::user_and_password;
 use super::{ContentDigest, OciSource, Reference, challenge};
 use crate::http::PassedAnswer;
 use crate::http::exchange::Ask;
@@ -85,12 +86,12 @@ impl Passed {
 impl OciSource {
     /// How a registry at this address is asked: `http` or `https`.
     pub fn scheme(&self, address: &str) -> &'static str {
-        if self.0.plain.has(address) { "http" } else { "https" }
+        if self.access.plain.has(address) { "http" } else { "https" }
     }
 
     /// Asks what a client asks.
     pub async fn pass(&self, passed: &Passed) -> Result<PassedAnswer, SourceError> {
-        let access = &self.0;
+        let access = &self.access;
         let reference = &passed.reference;
         let attempt = Attempt::new(Action::Read(None), &reference.url());
         let address = reference.address();
@@ -129,21 +130,13 @@ pub fn login_of(authorization: &str) -> Credentials {
         _ if rest.is_empty() => {}
         "Bearer" | "bearer" => return Credentials::Bearer(rest.into()),
         "Basic" | "basic" => {
-            if let Some((user, password)) = basic(rest) {
-                return Credentials::Basic { user, password: password.into() };
+            if let Ok((user, password)) = user_and_password(rest) {
+                return Credentials::Basic { user, password };
             }
         }
         _ => {}
     }
     Credentials::None.with_header("authorization", authorization.into())
-}
-
-fn basic(encoded: &str) -> Option<(String, String)> {
-    use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (user, password) = text.split_once(':')?;
-    Some((user.to_owned(), password.to_owned()))
 }
 
 #[cfg(test)]

@@ -3,18 +3,21 @@
 //! Nothing that is put is seen before a manifest names it, so an upload that ends half-way leaves nothing but what the
 //! registry forgets by itself. A registry that lost an upload is given all of it again, a few times.
 
+mod following;
+
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
-use futures::TryStreamExt as _;
 use reqwest::Method;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use url::Url;
 
+use following::Following;
+
 use super::registry::Asker;
 use super::whole::other_content;
-use super::{ContentDigest, Named, OciSource, Reference};
+use super::{ContentDigest, Mismatch, Named, OciSource, verify};
 use crate::http::exchange::{Answer, Ask};
 use crate::{Action, Attempt, Source, SourceError, Target};
 
@@ -78,6 +81,8 @@ struct Upload<'a> {
     digest: ContentDigest,
     length: u64,
     content: &'a PushContent,
+    /// What is read of it, where it lies elsewhere.
+    following: Option<Following>,
     from: Option<&'a str>,
     part: u64,
     lost: u32,
@@ -96,22 +101,6 @@ impl OciSource {
     }
 }
 
-impl PushContent {
-    async fn part(&self, range: ByteRange) -> Result<Bytes, SourceError> {
-        match self {
-            Self::Bytes(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
-            Self::At(from) => {
-                let mut parts = from.source.read(&from.target, Some(range), &from.pin).await?;
-                let mut all = BytesMut::with_capacity(range.len() as usize);
-                while let Some(part) = parts.try_next().await? {
-                    all.extend_from_slice(&part);
-                }
-                Ok(all.freeze())
-            }
-        }
-    }
-}
-
 impl Pusher {
     /// Puts a blob where it is not there yet. `from` is another repository of the registry that may have it; `moved` hears of
     /// bytes that the registry took.
@@ -122,9 +111,17 @@ impl Pusher {
         from: Option<&str>,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<Put, SourceError> {
-        let from = from.filter(|from| *from != self.asker.reference.repository());
-        let mut upload =
-            Upload { pusher: self, digest, length, content, from, part: PART_BYTES, lost: 0 };
+        let from = from.filter(|from| *from != self.asker.at.repository());
+        let mut upload = Upload {
+            pusher: self,
+            digest,
+            length,
+            content,
+            following: None,
+            from,
+            part: PART_BYTES,
+            lost: 0,
+        };
         let retrier = &self.asker.access.web.retrier;
         let (mut retry, mut stage, mut told) = (retrier.begin(), Stage::Nothing, 0);
         loop {
@@ -156,9 +153,13 @@ impl Pusher {
     }
 
     /// Puts a document by its digest.
-    pub async fn document(&self, media_type: &str, bytes: &Bytes) -> Result<(), SourceError> {
-        let named = self.asker.reference.manifest(ContentDigest::sha256(bytes));
-        self.put_document(&self.at(named), media_type, bytes).await
+    pub async fn document(
+        &self,
+        digest: ContentDigest,
+        media_type: &str,
+        bytes: &Bytes,
+    ) -> Result<(), SourceError> {
+        self.put_document(&self.asker.manifest(digest), media_type, bytes).await
     }
 
     /// Puts the document that all this was for, by the name that it is to have.
@@ -185,11 +186,6 @@ impl Pusher {
         &self.attempt
     }
 
-    /// Who asks for something else of the repository.
-    pub(super) fn at(&self, reference: Reference) -> Asker {
-        Asker { reference, ..self.asker.clone() }
-    }
-
     /// The head of the registry's answer.
     pub(super) async fn put(
         &self,
@@ -197,11 +193,10 @@ impl Pusher {
         media_type: &str,
         bytes: &Bytes,
     ) -> Result<HeaderMap, SourceError> {
-        let digest = ContentDigest::sha256(bytes);
         if let Named::Manifest(named) = asker.reference.named()
-            && *named != digest
+            && let Err(Mismatch { actual, .. }) = verify(bytes, named)
         {
-            return Err(other_content(&digest.to_string(), named, self.attempt.clone()));
+            return Err(other_content(&actual.to_string(), named, self.attempt.clone()));
         }
         let putting = || async {
             let mut ask = Ask::new(Method::PUT);
@@ -305,8 +300,7 @@ impl Upload<'_> {
     }
 
     async fn is_there(&self) -> Result<bool, SourceError> {
-        let reference = self.asker().reference.blob(self.digest);
-        let asker = Asker { reference, ..self.asker().clone() };
+        let asker = self.asker().blob(self.digest);
         let answer = asker.exchange(&Ask::head(), &self.pusher.attempt).await?;
         match answer.status() {
             200 => Ok(true),
@@ -320,7 +314,7 @@ impl Upload<'_> {
     /// Has the registry take it from another repository, or begins to send it.
     async fn begin(&mut self) -> Result<Result<Put, Stage>, SourceError> {
         let mut url = self.asker().url()?;
-        url.set_path(&format!("/v2/{}/blobs/uploads/", self.asker().reference.repository()));
+        url.set_path(&format!("/v2/{}/blobs/uploads/", self.asker().at.repository()));
         if let Some(from) = self.from {
             let digest = self.digest.to_string();
             url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", from);
@@ -351,11 +345,7 @@ impl Upload<'_> {
 
     async fn send(&mut self, url: Url, offset: u64) -> Result<Result<Put, Stage>, SourceError> {
         let range = ByteRange::at(offset, self.part.min(self.length - offset));
-        let bytes = self.content.part(range).await?;
-        if bytes.len() as u64 != range.len() {
-            let reason = format!("there are {} bytes where {} were", bytes.len(), range.len());
-            return Err(self.pusher.malformed(reason));
-        }
+        let bytes = self.part_of(range).await?;
         let mut ask = Ask::new(Method::PATCH);
         self.describe(&mut ask, bytes, range)?;
         let answer = self.ask(url.clone(), &ask).await?;
@@ -379,6 +369,32 @@ impl Upload<'_> {
         }
     }
 
+    /// What is to be sent next. It is read in order, and again where it is to be sent again.
+    async fn part_of(&mut self, range: ByteRange) -> Result<Bytes, SourceError> {
+        let from = match self.content {
+            PushContent::Bytes(bytes) => {
+                return Ok(bytes.slice(range.start as usize..range.end as usize));
+            }
+            PushContent::At(from) => from,
+        };
+        let there = self.following.take().filter(|following| following.at == range.start);
+        let mut following = match there {
+            Some(following) => following,
+            None => from.follow(range.start, self.length).await?,
+        };
+        let bytes = following.take(range.len()).await?;
+        if bytes.len() as u64 != range.len() {
+            let reason = format!("there are {} bytes where {} were", bytes.len(), range.len());
+            return Err(self.pusher.malformed(reason));
+        }
+        // What is wrong with all of it shows at its end.
+        if range.end < self.length || following.next(1).await?.is_none() {
+            self.following = Some(following);
+            return Ok(bytes);
+        }
+        Err(self.pusher.malformed(format!("there are more than {} bytes", self.length)))
+    }
+
     fn describe(&self, ask: &mut Ask, bytes: Bytes, range: ByteRange) -> Result<(), SourceError> {
         let stream = HeaderValue::from_static("application/octet-stream");
         ask.headers.insert(CONTENT_TYPE, stream);
@@ -394,7 +410,7 @@ impl Upload<'_> {
             let reason = "the registry takes no parts, and this is too long to be sent at once";
             return Err(self.pusher.malformed(reason.to_owned()));
         }
-        let bytes = self.content.part(ByteRange::new(0, self.length)).await?;
+        let bytes = self.part_of(ByteRange::new(0, self.length)).await?;
         let mut ask = Ask::new(Method::PUT);
         let stream = HeaderValue::from_static("application/octet-stream");
         ask.headers.insert(CONTENT_TYPE, stream);

@@ -95,6 +95,21 @@ impl Reference {
         Ok(Self { registry, repository, named, layers, platform })
     }
 
+    /// The same of a name as people and runtimes write it: one without a registry is of docker's.
+    pub fn of_name(name: &str) -> Result<Self, String> {
+        let registry = name.split_once('/').map(|(first, _)| first);
+        let url = match registry.is_some_and(is_registry) {
+            true => format!("oci://{name}"),
+            false => format!("oci://{}/{name}", DOCKER[0]),
+        };
+        Self::of(&CanonicalUrl::parse(&url).map_err(|error| error.to_string())?)
+    }
+
+    /// Whether the registry goes by this name too: docker's has several.
+    pub fn is_of(&self, registry: &str) -> bool {
+        self.login_names().contains(&registry)
+    }
+
     /// Host and port; `docker.io` by that name.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -140,6 +155,13 @@ impl Reference {
             Named::Blob(_) => self,
             Named::Tag(_) | Named::Manifest(_) => Self { platform, ..self },
         }
+    }
+
+    /// The same of another repository, which is named with its registry.
+    pub(super) fn at(&self, place: &str) -> Result<Self, String> {
+        let url = CanonicalUrl::parse(&format!("oci://{place}"));
+        let place = Self::of(&url.map_err(|error| error.to_string())?)?;
+        Ok(Self { registry: place.registry, repository: place.repository, ..self.clone() })
     }
 
     /// So many of its layers, from the lowest.
@@ -259,6 +281,11 @@ fn layers(number: &str) -> Result<u8, String> {
 /// A platform as it stands behind a name.
 pub(super) fn platform(text: &str) -> Result<Platform, String> {
     text.parse().map_err(|error: PlatformError| error.to_string())
+}
+
+/// Whether the first part of a name is a registry, as docker has it: it has a dot or a port, or is this machine.
+pub fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 fn is_host(host: &str) -> bool {

@@ -159,7 +159,7 @@ impl Asker {
         attempt: &Attempt,
     ) -> Result<Option<Vec<Referrer>>, SourceError> {
         let mut page = self.url()?;
-        page.set_path(&format!("/v2/{}/referrers/{digest}", self.reference.repository()));
+        page.set_path(&format!("/v2/{}/referrers/{digest}", self.at.repository()));
         if let Some(kind) = kind {
             page.query_pairs_mut().append_pair("artifactType", kind);
         }
@@ -211,7 +211,7 @@ impl Asker {
 
     /// What the list says that is kept by hand; nothing where there is none.
     async fn listed(&self, digest: &ContentDigest, attempt: &Attempt) -> Result<List, SourceError> {
-        let named = Self { reference: self.reference.tag(&list_tag(digest)), ..self.clone() };
+        let named = self.tag(&list_tag(digest));
         let asking = || async {
             let ask = Self::of_any_kind(Ask::whole());
             let mut answer = named.exchange(&ask, attempt).await?;
@@ -263,7 +263,7 @@ impl Pusher {
                 attempt: attempt.clone(),
                 reason: error.to_string(),
             })?;
-            let named = self.at(asker.reference.tag(&list_tag(&about)));
+            let named = asker.tag(&list_tag(&about));
             self.put(&named, INDEX_TYPE, &bytes.into()).await?;
             // Somebody else may have written theirs in its place.
         }
@@ -278,7 +278,7 @@ impl Pusher {
 
 impl Reference {
     /// What a tag of the same repository names.
-    fn tag(&self, tag: &str) -> Self {
+    pub(super) fn tag(&self, tag: &str) -> Self {
         self.beside(super::Named::Tag(tag.to_owned()))
     }
 }

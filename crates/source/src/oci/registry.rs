@@ -9,8 +9,8 @@ use reqwest::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 
 use super::access::{Access, denied};
-use super::challenge;
 use super::reference::{Named, Reference};
+use super::{ContentDigest, challenge};
 use crate::http::Web;
 use crate::http::exchange::{Answer, Ask, Condition};
 use crate::http::read::Readable;
@@ -26,16 +26,37 @@ const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, \
 #[derive(Clone)]
 pub(super) struct Asker {
     pub access: Arc<Access>,
+    /// As it is named.
     pub reference: Reference,
+    /// As it is asked for: perhaps of another registry.
+    pub at: Reference,
     pub login: Credentials,
 }
 
 impl Asker {
+    /// The same of a manifest beside it.
+    pub fn manifest(&self, digest: ContentDigest) -> Self {
+        let (reference, at) = (self.reference.manifest(digest), self.at.manifest(digest));
+        Self { reference, at, ..self.clone() }
+    }
+
+    /// The same of what a tag beside it names.
+    pub fn tag(&self, tag: &str) -> Self {
+        let (reference, at) = (self.reference.tag(tag), self.at.tag(tag));
+        Self { reference, at, ..self.clone() }
+    }
+
+    /// The same of a blob beside it.
+    pub fn blob(&self, digest: ContentDigest) -> Self {
+        let (reference, at) = (self.reference.blob(digest), self.at.blob(digest));
+        Self { reference, at, ..self.clone() }
+    }
+
     /// Where it is asked for.
     pub fn url(&self) -> Result<Url, SourceError> {
-        let address = self.reference.address();
+        let address = self.at.address();
         let scheme = if self.access.plain.has(address) { "http" } else { "https" };
-        let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", self.reference.path()))?;
+        let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", self.at.path()))?;
         Ok(url.url().clone())
     }
 
@@ -56,7 +77,7 @@ impl Asker {
             return self.access.web.exchange(&target, ask, attempt).await;
         }
         let mut login = self.login.clone();
-        let mut known = self.access.known(&self.reference, &login);
+        let mut known = self.access.known(&self.at, &login);
         let mut may_renew = true;
         loop {
             let credentials = match &known {
@@ -75,7 +96,7 @@ impl Asker {
             let challenges =
                 challenge::parse(headers.iter().filter_map(|value| value.to_str().ok()));
             drop(answer);
-            let asking = (&self.reference, &login);
+            let asking = (&self.at, &login);
             let granted = self.access.grant(asking, &challenges, known.as_ref(), attempt).await;
             let was_granted = known.is_some();
             match granted {
@@ -88,10 +109,10 @@ impl Asker {
                     may_renew = false;
                     match self.renewed(&login).await? {
                         Some(newer) => (login, known) = (newer, None),
-                        None => return Err(denied(&self.reference, &login, 401, attempt)),
+                        None => return Err(denied(&self.at, &login, 401, attempt)),
                     }
                 }
-                Ok(_) => return Err(denied(&self.reference, &login, 401, attempt)),
+                Ok(_) => return Err(denied(&self.at, &login, 401, attempt)),
                 Err(error) => return Err(error),
             }
         }
@@ -102,14 +123,15 @@ impl Asker {
         let Some(logins) = self.access.logins.as_ref().filter(|logins| logins.gave(login)) else {
             return Ok(None);
         };
-        let found = logins.find(&self.reference).await.map_err(|error| error.into_source())?;
+        let found = logins.find(&self.reference, Some(login)).await;
+        let found = found.map_err(|error| error.into_source())?;
         Ok(found.filter(|found| found != login))
     }
 
     /// What an unwelcome answer means.
     pub fn refusal(&self, answer: &Answer, attempt: &Attempt) -> SourceError {
         match answer.status() {
-            status @ (401 | 403) => denied(&self.reference, &self.login, status, attempt),
+            status @ (401 | 403) => denied(&self.at, &self.login, status, attempt),
             _ => answer.refusal(attempt),
         }
     }

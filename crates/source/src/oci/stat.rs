@@ -135,7 +135,7 @@ impl Asker {
             self.is_named(digest, attempt)?;
         }
         let exactly = match pinned {
-            Some(digest) => Self { reference: self.reference.manifest(digest), ..self.clone() },
+            Some(digest) => self.manifest(digest),
             None => self.clone(),
         };
         let asking = || exactly.get_document(attempt);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use dfs_source::oci::{ContentDigest, OciSource, digest_of, validator};
 use dfs_source::{Asking, Credentials, Environment, OciOptions, SourceError, Sources, Target};
 
@@ -332,7 +333,7 @@ async fn this_users_logins_are_used_for_this_user_and_again_when_they_have_chang
     };
     write("one");
     let environment = Environment::default().with("DOCKER_CONFIG", dir.path().to_str().unwrap());
-    let client = client(OciOptions { environment: Some(environment), plain_http: Vec::new() });
+    let client = client(OciOptions { environment: Some(environment), ..OciOptions::default() });
     let named = target(&at(&server, "a/b"));
     let source = client.source(&named);
     let complete = async |asking| source.complete(&named, asking).await.unwrap();
@@ -455,16 +456,17 @@ async fn what_is_pushed_about_something_is_found_by_it_where_the_registry_keeps_
         let client = client(OciOptions::default());
         let target = target(&at(&server, "a/b:about"));
         let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
-        let bytes = document.clone().into();
-        registry.pusher(&target).unwrap().document(MANIFEST, &bytes).await.unwrap();
+        let bytes = Bytes::from(document.clone());
+        let digest = ContentDigest::sha256(&bytes);
+        registry.pusher(&target).unwrap().document(digest, MANIFEST, &bytes).await.unwrap();
         let found = client.source(&target).referrers(&target, &about, Some("a/x")).await.unwrap();
         let [one] = &found[..] else { panic!("{found:?}") };
-        assert_eq!((one.digest, one.size), (ContentDigest::sha256(&bytes), bytes.len() as u64));
+        assert_eq!((one.digest, one.size), (digest, bytes.len() as u64));
         let list = plain.documents.lock().unwrap()[&format!("sha256-{}", about.hex())].clone();
         assert_eq!(list.contains("a/theirs") && list.contains("urls"), had_rival, "{list}");
         // Again it is there already.
         let asked = server.requests().len();
-        registry.pusher(&target).unwrap().document(MANIFEST, &bytes).await.unwrap();
+        registry.pusher(&target).unwrap().document(digest, MANIFEST, &bytes).await.unwrap();
         let again: Vec<_> = server.requests()[asked..].to_vec();
         assert_eq!(again.iter().filter(|request| request.method == "PUT").count(), 1, "{again:?}");
     }
@@ -478,8 +480,9 @@ async fn a_registry_that_keeps_account_needs_no_list_and_what_is_about_nothing_i
         let (plain, server) = Plain::start(None, told);
         let target = target(&at(&server, "a/b:about"));
         let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
-        let bytes = document.to_owned().into();
-        registry.pusher(&target).unwrap().document(MANIFEST, &bytes).await.unwrap();
+        let bytes = Bytes::from(document.to_owned());
+        let digest = ContentDigest::sha256(&bytes);
+        registry.pusher(&target).unwrap().document(digest, MANIFEST, &bytes).await.unwrap();
         let documents = plain.documents.lock().unwrap();
         assert!(!documents.keys().any(|name| name.starts_with("sha256-")), "{documents:?}");
     }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use dfs_source::oci::{ContentDigest, PushContent, Put};
-use dfs_source::{OciOptions, OciSource, SourceError};
+use dfs_source::oci::{ContentDigest, PushContent, PushFrom, Put};
+use dfs_source::{Credentials, OciOptions, OciSource, SourceError};
 
 use crate::scripted::{Request, Server, Step, head};
 use crate::{options, target};
@@ -205,4 +205,73 @@ async fn what_leads_elsewhere_without_tls_is_not_followed() {
     });
     let error = push(&server, b"x").await.unwrap_err().to_string();
     assert!(error.contains("not asked over TLS"), "{error}");
+}
+
+#[tokio::test]
+async fn bytes_are_read_in_order_of_a_source_without_ranges_and_again_where_they_are_sent_again() {
+    let text = text();
+    let served = text.clone();
+    let origin = Server::start(move |_, _| {
+        let length = served.len().to_string();
+        vec![
+            head(200, &[("Content-Length", &length), ("ETag", "\"e\"")]),
+            Step::Send(served.clone()),
+        ]
+    });
+    for (fates, reads) in [(&[Fate::Taken][..], 1), (&[Fate::Taken, Fate::Forgotten], 2)] {
+        let (server, state) = Registry::start(fates, false);
+        let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
+        let pusher = registry.pusher(&target(&format!("oci://{}/a/b:1", server.address))).unwrap();
+        let from = target(&origin.url("/file"));
+        let source = crate::Client::new().source(&from);
+        let pin = crate::tagged("\"e\"", LENGTH);
+        let before = origin.requests().len();
+        let content = PushContent::At(Box::new(PushFrom { source, target: from, pin }));
+        let blob = (ContentDigest::sha256(&text), LENGTH as u64);
+        pusher.blob(blob, &content, None, &|_| {}).await.unwrap();
+        assert!(state.lock().unwrap().blob.as_deref() == Some(&text[..]));
+        let asked = origin.requests();
+        assert_eq!(asked.len() - before, reads, "{fates:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_an_upload_goes_on_elsewhere_no_login_goes_along() {
+    let store = Registry { fates: Vec::new(), for_ever: false, state: Arc::default() };
+    let state = Arc::clone(&store.state);
+    // The same as the registry, at another port: parts and the end go there.
+    let elsewhere = Server::start(move |_, request| store.answer(request));
+    state.lock().unwrap().upload = Some(Vec::new());
+    let at = elsewhere.url("/up?state=0");
+    let server = Server::start(move |_, request| match request.header("authorization") {
+        Some("Basic YWRhOnB3") if request.method == "HEAD" => plain(404, &[]),
+        Some("Basic YWRhOnB3") => plain(202, &[("Location", &at)]),
+        _ => plain(401, &[("WWW-Authenticate", "Basic realm=x")]),
+    });
+    let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
+    let login = Credentials::Basic { user: "ada".into(), password: "pw".into() };
+    let named = target(&format!("oci://{}/a/b:1", server.address)).with_credentials(login);
+    let pusher = registry.pusher(&named).unwrap();
+    let content = PushContent::Bytes(b"bytes".to_vec().into());
+    let put = pusher.blob((ContentDigest::sha256(b"bytes"), 5), &content, None, &|_| {}).await;
+    assert_eq!(put.unwrap(), Put::Sent);
+    assert!(state.lock().unwrap().blob.as_deref() == Some(&b"bytes"[..]));
+    let asked = elsewhere.requests();
+    assert_eq!(asked.len(), 2, "a part, and the end");
+    assert!(asked.iter().all(|asked| asked.header("authorization").is_none()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_document_has_the_name_that_it_was_named_by() {
+    let server = Server::start(|_, _| plain(201, &[]));
+    let registry = OciSource::new(OciOptions::default(), options(), Arc::default()).unwrap();
+    let pusher = registry.pusher(&target(&format!("oci://{}/a/b:1", server.address))).unwrap();
+    let document = bytes::Bytes::from_static(b"{}");
+    let named = ContentDigest::sha512(&document);
+    pusher.document(named, "application/json", &document).await.unwrap();
+    let asked = server.requests().pop().unwrap();
+    assert_eq!(asked.path, format!("/v2/a/b/manifests/{named}"));
+    let other = ContentDigest::sha512(b"other");
+    let refused = pusher.document(other, "application/json", &document).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("not {other}")), "{refused}");
 }

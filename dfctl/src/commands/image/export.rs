@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dfs_artifact::image::Platform;
-use dfs_artifact::image::graph::{Graph, Machines};
+use dfs_artifact::image::graph::{self, Graph, Machines};
 use dfs_model::{ByteRange, ByteSize};
 use dfs_peer::hashtree::Cv;
 use dfs_source::oci::{ContentDigest, Form, Hashing, Located, Named, OnDisk};
@@ -14,7 +14,7 @@ use dfs_source::{FileOptions, Target};
 use serde_json::{Value, json};
 
 use super::machines;
-use super::parts::{bad_answer, digest_of, failed};
+use super::parts::{bad_answer, failed};
 use crate::backend::{Delivery, ReadRequest};
 use crate::codes;
 use crate::commands::inside::{self, Access, answer, interrupted};
@@ -22,13 +22,14 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
 use crate::output::progress::{Meter, Progress};
-use crate::output::{Record, counted, when};
+use crate::output::{Record, counted, printable, when};
 use crate::transfer::{Sink, Terms, TransferError, pump};
 
 pub(super) mod archive;
+mod draft;
 mod layout;
 
-use archive::ArchiveWriter;
+use archive::{ArchiveWriter, Tagged};
 use layout::LayoutWriter;
 
 /// Urgency of what is read, as `get` has it.
@@ -102,12 +103,19 @@ impl Writer {
         }
     }
 
-    fn finish(self, graph: &Graph, name: &str) -> io::Result<()> {
-        match self {
-            Self::Layout(layout) => layout.finish(graph, name),
-            Self::Archive(archive) => archive.finish(graph, name),
+    fn finish(self, root: &graph::Named, name: &Name) -> io::Result<()> {
+        match (self, name) {
+            (Self::Layout(layout), Name::InLayout(name)) => layout.finish(root, name),
+            (Self::Archive(archive), Name::InArchive(name)) => archive.finish(root, name),
+            _ => Err(io::Error::other("the name is for another kind of place")),
         }
     }
+}
+
+/// By what name an image is kept.
+enum Name {
+    InLayout(String),
+    InArchive(Tagged),
 }
 
 /// Where a blob lies in a layout.
@@ -126,6 +134,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         (wanted, _) => wanted,
     };
     let (located, shown) = (located(&locator)?, locator.shown());
+    let name = name_of(&place, &located)?;
     let sources = context.sources(FileOptions::default()).build();
     let source = sources.and_then(|sources| sources.for_target(&locator.target));
     let source = source.map_err(|error| failed("export", &shown, error))?;
@@ -140,12 +149,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         writer.write(&document.bytes).map_err(cannot_write)?;
         writer.keep(&document.digest).map_err(cannot_write)?;
     }
-    let name = name_of(&place, &located);
-    writer.finish(&graph, &name).map_err(cannot_write)?;
+    writer.finish(root, &name).map_err(cannot_write)?;
     let exported = Exported {
         url: shown,
         path,
-        digest: digest_of(&root.bytes),
+        digest: root.digest,
         blobs: graph.blobs.len() as u64,
         bytes: graph.blob_bytes(),
         copied,
@@ -192,21 +200,36 @@ fn located(locator: &Locator) -> Result<Located, CliError> {
 }
 
 /// The name that was given, or the one that it has.
-fn name_of(place: &OnDisk, from: &Located) -> String {
+fn name_of(place: &OnDisk, from: &Located) -> Result<Name, CliError> {
     let given = |named: &Named| match named {
         Named::Tag(name) if !name.is_empty() => Some(name.clone()),
         _ => None,
     };
-    if let Some(name) = given(place.named()) {
-        return name;
+    let own = || given(from.named()).unwrap_or_else(|| USUAL_NAME.to_owned());
+    let wanted = given(place.named());
+    if place.form() == Form::Layout {
+        return Ok(Name::InLayout(wanted.unwrap_or_else(own)));
     }
-    match (from, place.form()) {
-        (Located::Registry(reference), Form::Archive) => {
-            let tag = given(reference.named()).unwrap_or_else(|| USUAL_NAME.to_owned());
-            format!("{}/{}:{tag}", reference.registry(), reference.repository())
+    let tagged = match (wanted, from) {
+        (Some(name), _) => Tagged::of(&name).map_err(|why| {
+            let what = format!("no image can have the name {} in an archive", printable(&name));
+            let hint = "dfctl image export URL docker-archive:FILE:REPOSITORY:TAG";
+            CliError::new(&codes::BAD_URL, what).because(why).hint(hint)
+        })?,
+        (None, Located::Registry(reference)) => {
+            let (registry, repository) = (reference.registry(), reference.repository());
+            let name = format!("{registry}/{repository}:{}", own());
+            Tagged::of(&name).unwrap_or(Tagged::Bare(own()))
         }
-        _ => given(from.named()).unwrap_or_else(|| USUAL_NAME.to_owned()),
-    }
+        // What a layout calls it may be a tag alone.
+        (None, Located::OnDisk(_)) => match own() {
+            name if name.contains(['/', ':']) => {
+                Tagged::of(&name).unwrap_or(Tagged::Bare(USUAL_NAME.to_owned()))
+            }
+            tag => Tagged::Bare(tag),
+        },
+    };
+    Ok(Name::InArchive(tagged))
 }
 
 /// Copies what is not there yet; how many bytes that were.

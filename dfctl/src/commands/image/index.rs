@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::image::attached::{AttachedLayer, EMPTY_CONFIG, IndexSigner, manifest};
-use dfs_artifact::image::graph::{Graph, Named};
-use dfs_artifact::image::{Descriptor, Document, parse};
+use dfs_artifact::image::graph::Named;
+use dfs_artifact::image::{Document, parse};
 use dfs_model::ByteSize;
 use dfs_source::oci::{ContentDigest, PushContent, Reference};
 use dfs_source::{HttpOptions, OciOptions, OciSource, SourceError, Target};
 use serde_json::{Value, json};
 
-use super::export::archive::ArchiveWriter;
+use super::export::archive::{ArchiveWriter, Tagged};
 use super::export::blob_path;
-use super::parts::digest_of;
 use crate::backend::{Failure, FailureClass, Imported, LayerIndexes};
 use crate::codes;
 use crate::commands::inside::{self, Access, answer};
@@ -178,20 +177,20 @@ impl Made {
         let layers = indexed.layers.iter().map(|one| AttachedLayer {
             layer: one.layer,
             diff_id: one.diff_id,
-            blob: digest_of(&one.content),
+            blob: ContentDigest::sha256(&one.content),
             size: one.content.len() as u64,
         });
         let layers: Vec<_> = layers.collect();
         let manifest = manifest(&indexed.about, &layers, signer);
         let empty = Bytes::from_static(EMPTY_CONFIG);
         let contents = indexed.layers.iter().map(|one| one.content.clone()).chain([empty]);
-        let blobs = contents.map(|content| (digest_of(&content), content)).collect();
+        let blobs = contents.map(|content| (ContentDigest::sha256(&content), content)).collect();
         Self { manifest, layers, blobs }
     }
 
     /// Where it is beside the image.
     fn place(&self, image: &Reference) -> Reference {
-        image.manifest(digest_of(&self.manifest))
+        image.manifest(ContentDigest::sha256(&self.manifest))
     }
 
     async fn push(&self, target: &Target) -> Result<(), SourceError> {
@@ -213,28 +212,27 @@ impl Made {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let failed = |error: io::Error| CliError::output("write", &path, &error);
         let mut archive = ArchiveWriter::open(&path)?;
-        let manifest = (digest_of(&self.manifest), self.manifest.clone());
+        let manifest = (ContentDigest::sha256(&self.manifest), self.manifest.clone());
         for (digest, content) in self.blobs.iter().chain([&manifest]) {
             archive.begin(&blob_path(digest), content.len() as u64).map_err(failed)?;
             archive.write(content).map_err(failed)?;
             archive.end().map_err(failed)?;
         }
-        archive.finish(&self.graph(), NAME).map_err(failed)
+        archive.finish(&self.named(), &Tagged::Bare(NAME.to_owned())).map_err(failed)
     }
 
-    fn graph(&self) -> Graph {
+    fn named(&self) -> Named {
         let manifest = match parse(&self.manifest, Some(MANIFEST)) {
             Ok(Document::Manifest(manifest)) => Some(*manifest),
             _ => None,
         };
-        let root = Named {
-            digest: digest_of(&self.manifest),
+        Named {
+            digest: ContentDigest::sha256(&self.manifest),
             media_type: MANIFEST.to_owned(),
             bytes: self.manifest.clone(),
             platform: None,
             manifest,
-        };
-        Graph { documents: vec![root], blobs: Vec::<Descriptor>::new() }
+        }
     }
 }
 

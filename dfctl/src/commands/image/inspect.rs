@@ -4,12 +4,12 @@ use dfs_artifact::image::Platform;
 use dfs_artifact::image::graph::{Graph, GraphError, Machines, Named};
 use dfs_artifact::image::manifest::Contents;
 use dfs_model::ByteSize;
-use dfs_source::oci::{ContentDigest, Located, Referrer, validator};
-use dfs_source::{FileOptions, Source, SourceError, Target};
+use dfs_source::oci::{ContentDigest, Located, MAX_DOCUMENT, Referrer, validator};
+use dfs_source::{FileOptions, Source, SourceError, Target, read_short};
 use serde_json::{Value, json};
 
 use super::machines;
-use super::parts::{Top, bad_answer, failed, gathered, platforms, top};
+use super::parts::{bad_answer, failed, platforms};
 use crate::codes;
 use crate::commands::inside::{Access, answer};
 use crate::context::Context;
@@ -88,8 +88,9 @@ async fn inspect(
 ) -> Result<Inspected, CliError> {
     let shown = target.url.to_string();
     let cannot = |error: GraphError| failed("inspect", &shown, error);
-    let Top { digest, media_type: served_as, document } = top(source, target, "inspect").await?;
     let graph = Graph::of(source, target, wanted).await.map_err(cannot)?;
+    let top = &graph.top;
+    let document = top.document().map_err(|error| cannot(error.into()))?;
     let root = graph.root();
     let Some(Named { manifest: Some(manifest), digest: of_manifest, media_type, .. }) = root else {
         return Err(bad_answer("inspect", &shown, "it leads to no manifest".to_owned()));
@@ -103,12 +104,13 @@ async fn inspect(
             let blob = &manifest.config;
             let config = Target { url: located.blob(blob.digest).url(), ..target.clone() };
             let pin = validator(&blob.digest, Some(blob.size));
-            let bytes = gathered(source, &config, &pin, ("inspect", &shown)).await?;
+            let bytes = read_short(&**source, &config, &pin, MAX_DOCUMENT as u64).await;
+            let bytes = bytes.map_err(|error| cannot(error.into()))?;
             blob.verify("image config", &bytes).map_err(|error| cannot(error.into()))?;
             (None, serde_json::from_slice(&bytes).unwrap_or_default())
         }
     };
-    let referrers = referrers(source, target, &[digest, *of_manifest]).await;
+    let referrers = referrers(source, target, &[top.digest, *of_manifest]).await;
     let referrers = referrers.map_err(|error| failed("inspect", &shown, error))?;
     let layer = |layer: &dfs_artifact::image::Descriptor| Layer {
         digest: layer.digest,
@@ -118,8 +120,8 @@ async fn inspect(
     };
     Ok(Inspected {
         url: shown.clone(),
-        digest,
-        media_type: served_as.unwrap_or_else(|| media_type.clone()),
+        digest: top.digest,
+        media_type: top.media_type.clone().unwrap_or_else(|| media_type.clone()),
         platforms: platforms(&document),
         manifest: *of_manifest,
         kind,

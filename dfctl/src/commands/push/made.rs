@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_artifact::image::graph::{Graph, Machines};
 use dfs_source::oci::{
-    ContentDigest, Hashing, Located, PushContent, PushFrom, Reference, validator,
+    ContentDigest, Hashing, Located, Mismatch, Named, PushContent, PushFrom, Reference, validator,
+    verify,
 };
 use dfs_source::{Source, SourceError, Sources, Target};
 use futures::TryStreamExt;
@@ -50,9 +51,16 @@ pub struct Files<'a> {
 }
 
 impl Made {
-    /// What the name will stand for.
-    pub fn root(&self) -> &[u8] {
-        self.documents.last().map_or(b"", |root| &root.bytes)
+    /// What the name will stand for, where it may stand for it.
+    pub fn root(&self, to: &Reference) -> Result<ContentDigest, String> {
+        let root = self.documents.last().ok_or("there is no document in it")?;
+        match to.named() {
+            Named::Manifest(digest) => match verify(&root.bytes, digest) {
+                Ok(()) => Ok(*digest),
+                Err(Mismatch { actual, .. }) => Err(format!("it is {actual}, not {digest}")),
+            },
+            Named::Tag(_) | Named::Blob(_) => Ok(root.digest),
+        }
     }
 
     /// Bytes of all blobs.
@@ -108,6 +116,7 @@ pub async fn make(
     });
     let blobs = blobs.collect();
     let document = |named: dfs_artifact::image::graph::Named| Document {
+        digest: named.digest,
         media_type: named.media_type,
         bytes: named.bytes,
     };
@@ -151,8 +160,9 @@ async fn of_files(sources: &Sources, path: &Path, files: Files<'_>) -> Result<Ma
     if !annotations.is_empty() {
         manifest["annotations"] = Value::Object(annotations);
     }
-    let media_type = MANIFEST.to_owned();
-    let documents = vec![Document { media_type, bytes: manifest.to_string().into() }];
+    let (media_type, bytes) = (MANIFEST.to_owned(), Bytes::from(manifest.to_string()));
+    let digest = ContentDigest::sha256(&bytes);
+    let documents = vec![Document { digest, media_type, bytes }];
     Ok(Made { documents, blobs: blobs.into_values().collect(), from: None })
 }
 

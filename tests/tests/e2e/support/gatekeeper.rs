@@ -33,12 +33,32 @@ pub enum Verdict {
     CutAnswer(u64),
     /// The registry's answer with this byte of its body turned over.
     Flip(u64),
-    /// The registry's answer to the same without a range.
-    Whole,
     /// So many bytes of what is sent come to the registry, then the line breaks.
     CutRequest(u64),
     /// The registry is asked, and its answer never arrives.
     LoseAnswer,
+    /// The registry's answer as that of one that knows no ranges: all of it, whatever part was asked for.
+    Whole,
+    /// The registry's answer, which does not say that parts of it can be asked for.
+    Unsaid,
+}
+
+impl Verdict {
+    /// Whether this line of a request comes to the registry.
+    fn passes(&self, line: &str) -> bool {
+        let is = |name: &str| has_name(line, name);
+        let is_range = matches!(self, Self::Whole) && is("range");
+        !is("connection") && !is_range
+    }
+
+    /// Whether this line of an answer comes back.
+    fn passes_back(&self, line: &str) -> bool {
+        !matches!(self, Self::Whole | Self::Unsaid) || !has_name(line, "accept-ranges")
+    }
+}
+
+fn has_name(line: &str, name: &str) -> bool {
+    line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
 }
 
 type Judge = dyn Fn(&Asked) -> Verdict + Send + Sync;
@@ -123,12 +143,7 @@ fn serve(
     #[expect(clippy::disallowed_methods, reason = "it stands between others' programs")]
     let mut upstream = TcpStream::connect(registry)?;
     write!(upstream, "{} {} HTTP/1.1\r\n", asked.method, asked.path)?;
-    let is_whole = matches!(verdict, Verdict::Whole);
-    let passes = |line: &&String| {
-        let line = line.to_ascii_lowercase();
-        !(line.starts_with("connection:") || is_whole && line.starts_with("range:"))
-    };
-    for line in asked.head.iter().filter(passes) {
+    for line in asked.head.iter().filter(|line| verdict.passes(line)) {
         write!(upstream, "{line}\r\n")?;
     }
     write!(upstream, "Connection: close\r\n\r\n")?;
@@ -176,7 +191,7 @@ fn pass_back(mut client: TcpStream, from: &mut impl BufRead, verdict: &Verdict) 
     let mut line = String::new();
     from.read_line(&mut line)?;
     client.write_all(line.as_bytes())?;
-    for line in head_of(from)? {
+    for line in head_of(from)?.iter().filter(|line| verdict.passes_back(line)) {
         write!(client, "{line}\r\n")?;
     }
     client.write_all(b"\r\n")?;

@@ -1,6 +1,7 @@
 //! Container images made by hand, as `oci:` layouts: what a registry is filled with, and what it is to show.
 
-use std::fs::{self, File};
+use std::fs;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,6 +19,21 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// What these bytes are when they are packed.
+    pub fn of(self, bytes: &[u8]) -> Vec<u8> {
+        let program = match self {
+            Self::Plain => return bytes.to_vec(),
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let output = Command::new(program).arg("-c").stdin(file).output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    }
+
     fn suffix(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -82,9 +98,13 @@ impl Layout {
 
     /// The same of a tar.
     pub fn tar(&mut self, tar: &[u8], packing: Packing) -> &mut Self {
+        self.packed(&packing.of(tar), packing, tar)
+    }
+
+    /// The same of one that is packed already, and is said to unpack to `tar`.
+    pub fn packed(&mut self, packed: &[u8], packing: Packing, tar: &[u8]) -> &mut Self {
         let media_type = format!("application/vnd.oci.image.layer.v1.tar{}", packing.suffix());
-        let packed = packed(tar, packing, &self.dir);
-        self.layers.push(self.blob(&media_type, &packed));
+        self.layers.push(self.blob(&media_type, packed));
         self.diff_ids.push(sha256(tar));
         self
     }
@@ -168,21 +188,6 @@ impl Layout {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         into.join("rootfs")
     }
-}
-
-fn packed(tar: &[u8], packing: Packing, dir: &Path) -> Vec<u8> {
-    let program = match packing {
-        Packing::Plain => return tar.to_vec(),
-        Packing::Gzip => "gzip",
-        Packing::Zstd => "zstd",
-    };
-    let file = dir.with_extension("packing");
-    fs::write(&file, tar).unwrap();
-    let mut command = Command::new(program);
-    let output = command.arg("-c").stdin(File::open(&file).unwrap()).output().unwrap();
-    assert!(output.status.success());
-    fs::remove_file(file).unwrap();
-    output.stdout
 }
 
 /// A tar of entries as they stand here: path, type, target of a link, content.

@@ -6,11 +6,10 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_model::Transform;
 use dfs_source::oci::{ContentDigest, Located, Referrer, validator, verify};
-use dfs_source::{Source, SourceError, Target};
-use futures::TryStreamExt as _;
+use dfs_source::{Source, SourceError, Target, read_short};
 
 use super::Context;
 use super::layers::Wanted;
@@ -63,13 +62,7 @@ impl Believed {
     /// A blob of it, held against its digest.
     async fn blob(&self, blob: &ContentDigest, size: u64) -> Result<Bytes, SourceError> {
         let target = Target { url: self.located.blob(*blob).url(), ..self.target.clone() };
-        let mut parts = self.source.read(&target, None, &validator(blob, Some(size))).await?;
-        let mut all = BytesMut::new();
-        while let Some(part) = parts.try_next().await? {
-            // Never more than the pin says.
-            all.extend_from_slice(&part);
-        }
-        Ok(all.freeze())
+        read_short(&*self.source, &target, &validator(blob, Some(size)), size).await
     }
 }
 
@@ -138,7 +131,8 @@ impl Context<'_> {
         }
         let digest = &referrer.digest;
         let target = Target { url: reference.manifest(*digest).url(), ..self.target.clone() };
-        let bytes = self.gather(&target, &validator(digest, Some(referrer.size))).await?;
+        let pin = validator(digest, Some(referrer.size));
+        let bytes = read_short(&*self.source, &target, &pin, MAX_DOCUMENT as u64).await?;
         let other = |_| AttachedError::Manifest("it is not what its digest says".to_owned());
         verify(&bytes, digest).map_err(other)?;
         let attached = Attached::parse(&bytes)?;

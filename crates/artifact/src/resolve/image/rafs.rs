@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use dfs_model::TaskKey;
 use dfs_source::oci::{Located, validator};
+use dfs_source::read_short;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{AT_ONCE, Context, Descriptor, ImageError};
@@ -77,7 +78,8 @@ impl Context<'_> {
             return Err(self.image_error(RafsError::TooLong { length: layer.size }));
         }
         let target = self.blob_target(reference, &layer.digest);
-        let bytes = self.gather(&target, &validator(&layer.digest, Some(layer.size))).await?;
+        let version = validator(&layer.digest, Some(layer.size));
+        let bytes = read_short(&*self.source, &target, &version, MAX_BOOTSTRAP).await?;
         layer.verify("bootstrap", &bytes).map_err(|error| self.image_error(error))?;
         // One of a large image takes seconds.
         let reading = tokio::task::spawn_blocking(move || Rafs::parse(bootstrap_in(bytes)?));

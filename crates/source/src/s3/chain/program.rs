@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use crate::program::{WITHIN, run};
+use crate::program::{Ran, WITHIN, run};
 use crate::s3::time::{iso, system_time};
 use crate::{AccessKeys, Secret};
 
@@ -31,8 +31,8 @@ pub(super) async fn keys(line: &str) -> Result<AccessKeys, String> {
 async fn output(line: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut command = Command::new("sh");
     command.args(["-c", line]);
-    let (ended, bytes) = run(command, None, WITHIN).await?;
-    if ended.success() { Ok(bytes) } else { Err(format!("ended with {ended}")) }
+    let Ran { ended, printed, .. } = run(command, None, WITHIN).await?;
+    if ended.success() { Ok(printed) } else { Err(format!("ended with {ended}")) }
 }
 
 fn read(output: &[u8], now: SystemTime) -> Result<AccessKeys, String> {

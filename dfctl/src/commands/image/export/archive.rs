@@ -1,15 +1,16 @@
 //! Into a tar that docker and podman load: a layout, and beside it what older ones read. It has its name once all of it is
 //! there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use dfs_artifact::image::graph::Graph;
+use dfs_artifact::image::graph;
+use dfs_source::oci::{Named, Reference};
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::blob_path;
+use super::draft::{Draft, take_away_left};
 use super::layout::{empty_index, named};
 use crate::codes;
 use crate::error::CliError;
@@ -17,9 +18,45 @@ use crate::error::CliError;
 /// A tar's record.
 const RECORD: u64 = 512;
 
+/// By what name docker knows an image once it has loaded it.
+pub enum Tagged {
+    /// A whole one.
+    By(Reference),
+    /// A tag, of which nobody says of what repository it is: docker names it by its digest.
+    Bare(String),
+}
+
+impl Tagged {
+    /// What somebody means by a name: one without a registry is of docker's.
+    pub fn of(name: &str) -> Result<Self, String> {
+        let reference = Reference::of_name(name)?;
+        match reference.named() {
+            Named::Tag(_) if reference.layers().is_none() => Ok(Self::By(reference)),
+            _ => Err("it is REPOSITORY:TAG, as docker has it".to_owned()),
+        }
+    }
+
+    fn tag(&self) -> &str {
+        match self {
+            Self::Bare(tag) => tag,
+            Self::By(reference) => match reference.named() {
+                Named::Tag(tag) => tag,
+                Named::Manifest(_) | Named::Blob(_) => "",
+            },
+        }
+    }
+
+    /// All of it.
+    fn whole(&self) -> Option<String> {
+        let Self::By(reference) = self else { return None };
+        let (registry, repository) = (reference.registry(), reference.repository());
+        Some(format!("{registry}/{repository}:{}", self.tag()))
+    }
+}
+
 pub struct ArchiveWriter {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<Draft>,
     /// Bytes of the member under way.
     written: u64,
 }
@@ -34,12 +71,8 @@ impl ArchiveWriter {
                 .hint("name a file that is new"));
         }
         let dir = path.parent().unwrap_or(Path::new("/"));
-        let file = {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = fs::Permissions::from_mode(0o644);
-            tempfile::Builder::new().prefix(".dfs-").permissions(mode).tempfile_in(dir)
-        };
-        let file = file.map_err(|error| CliError::output("write", path, &error))?;
+        take_away_left(dir);
+        let file = Draft::new(dir).map_err(|error| CliError::output("write", path, &error))?;
         Ok(Self {
             path: path.to_owned(),
             file: BufWriter::with_capacity(1 << 20, file),
@@ -72,30 +105,28 @@ impl ArchiveWriter {
     }
 
     /// Says by which name it has which image, and gives the file its own.
-    pub fn finish(mut self, graph: &Graph, name: &str) -> io::Result<()> {
-        let Some(root) = graph.root() else { return Ok(()) };
+    pub fn finish(mut self, root: &graph::Named, name: &Tagged) -> io::Result<()> {
         let no_image = || io::Error::new(io::ErrorKind::InvalidInput, "an archive is of an image");
         let manifest = root.manifest.as_ref().ok_or_else(no_image)?;
         let layers: Vec<String> =
             manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect();
+        let whole = name.whole();
         let saved = json!([{
             "Config": blob_path(&manifest.config.digest),
-            "RepoTags": [name],
+            "RepoTags": whole.iter().collect::<Vec<_>>(),
             "Layers": layers,
         }]);
         let mut index = empty_index();
-        let mut entry = named(root, name.rsplit(':').next().unwrap_or(name));
-        entry["annotations"]["io.containerd.image.name"] = name.into();
+        let mut entry = named(root, name.tag());
+        if let Some(whole) = whole {
+            entry["annotations"]["io.containerd.image.name"] = whole.into();
+        }
         index["manifests"] = json!([entry]);
         self.member("manifest.json", saved.to_string().as_bytes())?;
         self.member("index.json", index.to_string().as_bytes())?;
         self.member("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         self.file.write_all(&[0; 2 * RECORD as usize])?;
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        let placed: io::Result<File> =
-            file.persist_noclobber(&self.path).map_err(|error| error.error);
-        placed.map(drop)
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)?.place(&self.path)
     }
 }
 
