@@ -13,8 +13,14 @@ use page::Page;
 use world::World;
 
 fn follow(name: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/guide").join(name);
-    let page = Page::read(&path);
+    follow_page(Page::read(&at("docs/guide").join(name)));
+}
+
+fn at(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn follow_page(page: Page) {
     let said = World::new().run(&page.commands());
     if std::env::var_os("GUIDE_WRITE").is_some() {
         return page.write(&said);
@@ -35,6 +41,11 @@ fn mounting() {
 #[test]
 fn images() {
     follow("images.md");
+}
+
+#[test]
+fn the_image_of_the_readme() {
+    follow_page(Page::section(&at("README.md"), "### An image"));
 }
 
 #[test]

@@ -4,12 +4,16 @@
 //! The clock runs from `dfctl mount`, of an agent that runs already, to the first byte of a file, and to the answers of two
 //! programs that run in the image, one after another: alone, and as one of a cluster in which somebody has mounted the image
 //! before, so that its index is known. It runs from the start of skopeo for a full pull that umoci unpacks, and from when
-//! nydusd's names are asked for, of an image made beforehand. Each answer of the registry may have a long way. Bytes are what
+//! nydusd's names are asked for, and from stargz-snapshotter's pull, of images made beforehand. Each answer of the registry may have a long way. Bytes are what
 //! the machine's link brought, against those in all files that the programs open; the ideal is one curl that gets these
 //! files alone, as one tar packed by zstd.
 //!
+//! Before that, with no link on the way, it is seen how fast layers are read for their index.
+//!
 //! The crowd is one of a cluster with a seed that has nothing either; it is compared with one machine of the same cluster that
 //! starts alone.
+
+mod indexing;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +31,7 @@ use dfs_tests::testbed::{Fleet, Layout, Machine, Role};
 use dfs_tests::{Binaries, Body, Distance, Fault, Mount, Node, Origin, Registry, Testbed};
 
 use super::row::{Goal, Row, median};
-use super::subject::{mount_nydusd, nydus};
+use super::subject::{mount_nydusd, nydus, stargz};
 use super::{Bench, measure};
 use crate::image::{FIRST, Image, NAME, PLAIN, PROGRAMS};
 use crate::prepare;
@@ -36,6 +40,8 @@ use crate::run::{Failure, failed, run};
 /// What the origin has beside the registry.
 const TOUCHED: &str = "/touched.tar.zst";
 const NAMES: &str = "/nydus-names";
+/// What the registry has beside the image.
+const CONVERTED: &str = "bench/debian:estargz";
 
 /// A name in the root, by which a mount is seen to be there.
 const KNOWN: &str = "usr";
@@ -50,7 +56,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "0ms,40ms", value_parser = parse_duration)]
     away: Vec<Duration>,
     /// Whom to compare with
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Other::Pull, Other::Nydusd])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Other::Pull, Other::Nydusd, Other::Stargz])]
     vs: Vec<Other>,
     /// How many start at once, for P14; 0 leaves it out
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(..=64))]
@@ -64,6 +70,9 @@ pub enum Other {
     Pull,
     /// An image of its own format; left out where nydusd and nydus-image are not installed
     Nydusd,
+    /// An image whose layers were converted to eStargz, by containerd and stargz-snapshotter; left out where these are not
+    /// installed
+    Stargz,
 }
 
 /// Who starts the image, knowing what.
@@ -75,6 +84,7 @@ enum Case {
     Known,
     Pull,
     Nydusd,
+    Stargz,
 }
 
 impl Case {
@@ -82,6 +92,7 @@ impl Case {
         match other {
             Other::Pull => Self::Pull,
             Other::Nydusd => Self::Nydusd,
+            Other::Stargz => Self::Stargz,
         }
     }
 
@@ -92,12 +103,20 @@ impl Case {
             Self::Known => ("P9.image.known", "dfs"),
             Self::Pull => ("P9.image", "pull"),
             Self::Nydusd => ("P9.image", "nydusd"),
+            Self::Stargz => ("P9.image", "stargz"),
         }
     }
 
     fn is_there(self) -> Result<(), Failure> {
-        let missing = nydus::PROGRAMS.iter().find(|one| !prepare::is_installed(one));
-        match missing.filter(|_| self == Self::Nydusd) {
+        let missing = match self {
+            Self::First | Self::Known | Self::Pull => None,
+            Self::Nydusd => {
+                let missing = nydus::PROGRAMS.iter().find(|one| !prepare::is_installed(one));
+                missing.map(|one| (*one).to_owned())
+            }
+            Self::Stargz => stargz::missing(),
+        };
+        match missing {
             Some(missing) => Err(Failure::LeftOut(format!("{missing} is not there"))),
             None => Ok(()),
         }
@@ -113,6 +132,7 @@ struct Field<'a> {
     registry: &'a Registry,
     way: Distance,
     image: &'a Image,
+    stargz: Option<&'a stargz::Program>,
 }
 
 /// What was seen of one start, in seconds.
@@ -154,7 +174,8 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     far.inside(|| registry.push(&image.layout, NAME))?;
     let cases = cases(bench, &args.vs)?;
     serve(bench, &origin, &image, &cases)?;
-    let mut rows = Vec::new();
+    let stargz = converted(bench, &cases, far, &registry)?;
+    let mut rows = indexing::rows(bench, &bench.binaries, &image)?;
     for away in &args.away {
         let at = (far.address(), 0).into();
         let to = registry.address().parse();
@@ -162,7 +183,8 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         let way = far.inside(|| Distance::start(at, to, *away))?;
         let binaries = bench.binaries.clone().with(PLAIN, &way.address().to_string());
         let (testbed, origin, registry, image) = (&testbed, &origin, &registry, &image);
-        let field = Field { bench, binaries, testbed, origin, registry, way, image };
+        let stargz = stargz.as_ref();
+        let field = Field { bench, binaries, testbed, origin, registry, way, image, stargz };
         let far = if away.is_zero() { String::new() } else { format!(".{away:?}") };
         let fault = field.origin.inject(Fault::late(*away));
         rows.extend(field.one_by_one(&cases, &far)?);
@@ -200,6 +222,23 @@ fn serve(bench: &Bench, origin: &Origin, image: &Image, cases: &[Case]) -> Resul
         origin.put(NAMES, Body::File(made.bootstrap));
     }
     Ok(())
+}
+
+/// Has the registry have the image by another name as eStargz, where somebody wants it so; who shows it then.
+fn converted(
+    bench: &Bench,
+    cases: &[Case],
+    far: &Machine,
+    registry: &Registry,
+) -> Result<Option<stargz::Program>, Failure> {
+    if !cases.contains(&Case::Stargz) {
+        return Ok(None);
+    }
+    bench.says("the image is converted to eStargz, and stargz-snapshotter is built");
+    let (work, address) = (bench.fresh_dir("convert")?, registry.address());
+    let (image, into) = (format!("{address}/{NAME}"), format!("{address}/{CONVERTED}"));
+    far.inside(|| Ok(stargz::convert(&work, &image, &into)))??;
+    stargz::Program::make(&bench.fresh_dir("stargz")?).map(Some)
 }
 
 impl Field<'_> {
@@ -275,6 +314,14 @@ impl Field<'_> {
                     mount_nydusd(self.bench, &names, self.origin, &work, KNOWN)
                 };
                 Ok(self.timed(machine, &work.join("mnt"), mount)?.0)
+            }
+            Case::Stargz => {
+                let left_out = || Failure::LeftOut("there is no stargz-snapshotter".to_owned());
+                let program = self.stargz.ok_or_else(left_out)?;
+                let image = format!("{}/{CONVERTED}", self.way.address());
+                let stargz = machine.inside(|| Ok(stargz::Stargz::start(program, &work)))??;
+                let (start, ()) = self.timed(machine, &dir, || stargz.mount(&image, &dir))?;
+                Ok(start)
             }
         }
     }

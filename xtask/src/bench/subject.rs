@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 pub mod nydus;
+pub mod stargz;
 
 use self::nydus::Packing;
 use super::Bench;

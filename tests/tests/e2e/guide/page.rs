@@ -35,9 +35,28 @@ pub struct Page {
 
 impl Page {
     pub fn read(path: &Path) -> Self {
+        Self::of(path, |_| true)
+    }
+
+    /// Of which only what stands below a headline is a session.
+    pub fn section(path: &Path, headline: &str) -> Self {
+        let mut is_it = false;
+        Self::of(path, move |line| {
+            if line.starts_with('#') {
+                is_it = line == headline;
+            }
+            is_it
+        })
+    }
+
+    fn of(path: &Path, mut is_session: impl FnMut(&str) -> bool) -> Self {
         let text = fs::read_to_string(path).unwrap();
         let (mut parts, mut inside) = (Vec::new(), false);
         for line in text.lines() {
+            if !inside && !is_session(line) {
+                parts.push(Part::Prose(line.to_owned()));
+                continue;
+            }
             let fence = line.starts_with("```");
             match (line.strip_prefix("$ "), parts.last_mut()) {
                 (Some(command), _) if inside => {
