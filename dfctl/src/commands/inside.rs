@@ -1,5 +1,6 @@
 //! Finding one entry inside a tree.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -91,9 +92,11 @@ impl Access {
         let cannot = |error: GraphError| failed("look at", &locator.shown(), error);
         let top = answer(context, Top::of(&*source, &locator.target)).await?.map_err(cannot)?;
         let document = top.document().map_err(|error| cannot(error.into()))?;
-        let there = platforms(&document).into_iter();
-        let each: Vec<_> =
-            there.map(|(platform, _)| locator.clone().for_platform(platform)).collect();
+        // Images that differ in what no name says are one by that name; what has no name is for nobody.
+        let there: BTreeSet<Platform> =
+            platforms(&document).into_iter().map(|(platform, _)| platform).collect();
+        let there = there.into_iter().filter(Platform::is_nameable);
+        let each: Vec<_> = there.map(|platform| locator.clone().for_platform(platform)).collect();
         Ok(if each.is_empty() { vec![locator] } else { each })
     }
 

@@ -13,6 +13,7 @@ mod asked;
 mod client;
 mod content;
 mod direct;
+mod file;
 mod head;
 mod options;
 mod place;
@@ -224,7 +225,7 @@ impl Proxy {
         let decided = decided.map_err(Refusal::Nowhere)?;
         let mut headers = head::of_request(request.headers(), &self.0.via);
         let led = Authority::of_url(decided.url.url()).ok_or(Refusal::Nowhere(decided.rule))?;
-        if led.host != to.host {
+        if decided.url.url().origin() != url.url().origin() {
             // What shows who somebody is was for somebody else.
             head::without_login(&mut headers);
         }

@@ -300,7 +300,7 @@ pub struct AttachedPart {
 }
 
 impl LayerIndex {
-    /// As a blob. The same input gives the same bytes.
+    /// As a blob, where it is none that all would refuse. The same input gives the same bytes.
     pub fn encode(&self) -> std::io::Result<Vec<u8>> {
         let mut plain = Vec::new();
         let beside = self.beside.iter().map(|one| (one.kind.as_bytes(), &one.content));
@@ -310,6 +310,10 @@ impl LayerIndex {
             plain.extend_from_slice(content);
         }
         let packed = zstd::bulk::compress(&plain, LEVEL)?;
+        if plain.len() as u64 > MAX_UNPACKED || (TAG.len() + packed.len()) as u64 > MAX_BLOB {
+            let why = "the index of a layer is longer than anybody takes";
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+        }
         Ok([TAG, &packed[..]].concat())
     }
 

@@ -2,7 +2,7 @@
 //! not be asked is left out then: nobody can show one address to who looks and another to who asks.
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
@@ -13,7 +13,11 @@ use crate::{Cause, SourceError};
 pub fn is_nobodys(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            ip.is_link_local() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()
+            ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || METADATA.contains(&ip)
         }
         IpAddr::V6(ip) => {
             let embedded = embedded(ip.segments());
@@ -21,13 +25,18 @@ pub fn is_nobodys(ip: IpAddr) -> bool {
                 || ip.is_unspecified()
                 || ip.is_multicast()
                 || embedded.is_some_and(is_nobodys)
-                || METADATA.contains(&ip.segments())
+                || ip == EC2
         }
     }
 }
 
-/// Where clouds have the metadata of their machines beside the link-local addresses.
-const METADATA: [[u16; 8]; 1] = [[0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]];
+/// Where clouds have the metadata of their machines beside the link-local addresses: Alibaba, Oracle and Azure, and EC2 by IPv6.
+const METADATA: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+    Ipv4Addr::new(168, 63, 129, 16),
+];
+const EC2: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// The address of IPv4 that gateways make of one of IPv6 (NAT64, 6to4).
 fn embedded(segments: [u16; 8]) -> Option<IpAddr> {
@@ -161,6 +170,10 @@ mod tests {
             "http://[2002:a9fe:a9fe::1]/",
             "http://[fd00:ec2::254]/",
             "http://[fe80::1]/",
+            "http://100.100.100.200/",
+            "http://192.0.0.192/",
+            "http://168.63.129.16/",
+            "http://[64:ff9b::6464:64c8]/",
             "http://0/",
             "http://[::]/",
             "http://224.0.0.1/",

@@ -110,6 +110,11 @@ impl Platform {
         Self::new("linux", architecture, level_here())
     }
 
+    /// Whether it can be written in a name, and read from it again. A list may have anything.
+    pub fn is_nameable(&self) -> bool {
+        self.to_string().parse().as_ref() == Ok(self)
+    }
+
     /// Whether it stands for no machine: what says something of an image is listed beside it so.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"

@@ -77,12 +77,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return import(context, &locator, file).await;
     }
     let signer = args.sign.as_deref().map(signer).transpose()?;
+    // A name that it cannot have is said before the layers are read.
+    let archive = args.output.as_deref().map(Archive::open).transpose()?;
     let backend = inside::backend(context).await?;
     let indexed = answer(context, backend.index_image(&locator.target)).await?;
     let indexed = indexed.map_err(|failure| refused(&shown, failure))?;
     let made = Made::of(&indexed, signer.as_ref());
-    if let Some(path) = &args.output {
-        made.write(path)?;
+    if let Some(archive) = archive {
+        made.write(archive)?;
     }
     let pushed = match args.push {
         true => {
@@ -165,6 +167,20 @@ async fn import(context: &Context, locator: &Locator, file: &Path) -> Result<Out
     Ok(if taken > 0 { Outcome::Done } else { Outcome::Nothing })
 }
 
+/// A file that is to have the indexes.
+struct Archive {
+    path: PathBuf,
+    writer: ArchiveWriter,
+}
+
+impl Archive {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let writer = ArchiveWriter::open(&path)?;
+        Ok(Self { path, writer })
+    }
+}
+
 /// An artifact with the indexes, as it lies in a registry or a file.
 struct Made {
     manifest: Bytes,
@@ -197,21 +213,15 @@ impl Made {
         let (oci, http) = (OciOptions::of_process(), HttpOptions::of_process());
         let pusher = OciSource::new(oci, http, std::sync::Arc::default())?.pusher(target)?;
         for (digest, content) in &self.blobs {
-            let content = PushContent::Bytes(content.clone());
-            let length = match &content {
-                PushContent::Bytes(bytes) => bytes.len() as u64,
-                PushContent::At(_) => 0,
-            };
+            let (length, content) = (content.len() as u64, PushContent::Bytes(content.clone()));
             pusher.blob((*digest, length), &content, None, &|_| ()).await?;
         }
         pusher.named(MANIFEST, &self.manifest).await
     }
 
     /// As an archive that has nothing else.
-    fn write(&self, path: &Path) -> Result<(), CliError> {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    fn write(&self, Archive { path, writer: mut archive }: Archive) -> Result<(), CliError> {
         let failed = |error: io::Error| CliError::output("write", &path, &error);
-        let mut archive = ArchiveWriter::open(&path)?;
         let manifest = (ContentDigest::sha256(&self.manifest), self.manifest.clone());
         for (digest, content) in self.blobs.iter().chain([&manifest]) {
             archive.begin(&blob_path(digest), content.len() as u64).map_err(failed)?;

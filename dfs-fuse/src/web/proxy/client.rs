@@ -1,8 +1,12 @@
 //! Who asks the proxy, and which addresses they may be led to.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use dfs_source::{Reach, any_origin};
+use rustix::io::Errno;
+
+/// Any one does to ask for the way.
+const PORT: u16 = 9;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +30,24 @@ pub(super) fn beyond_this_machine(ip: IpAddr) -> bool {
     any_origin(ip) && !is_of_this_machine(ip)
 }
 
-/// Whether an address is one of this machine's: nobody else can listen there.
+/// Whether an address is one of this machine's: who goes there from here comes from there too. Nothing is sent for it. Where that
+/// cannot be found out it is.
 pub(super) fn is_of_this_machine(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
-    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+    let anywhere: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    if ip.is_loopback() {
+        return true;
+    }
+    let socket = match UdpSocket::bind((anywhere, 0)) {
+        Ok(socket) => socket,
+        // A machine without IPv6 has no such address.
+        Err(error) => return error.raw_os_error() != Some(Errno::AFNOSUPPORT.raw_os_error()),
+    };
+    // No way leads there: nobody is led there either.
+    socket.connect((ip, PORT)).is_ok() && socket.local_addr().is_ok_and(|own| own.ip() == ip)
 }
 
 #[cfg(test)]

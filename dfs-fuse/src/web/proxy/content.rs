@@ -4,6 +4,7 @@
 //! client may have it. What no task can be made of goes to the origin as it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_model::{CanonicalUrl, Validator, ValidatorStrength};
@@ -22,6 +23,9 @@ use crate::web::range::Wanted;
 
 /// What answers may differ by without being about another content: plain bytes are always asked for.
 const HARMLESS: [&str; 2] = ["accept-encoding", "origin"];
+
+/// How long an origin may think about a head: one that does not answer may still answer what is asked for.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A content that can be a task.
 struct Sharable {
@@ -46,7 +50,8 @@ impl Proxy {
         let mut asked = headers.clone();
         asked.remove(RANGE);
         asked.remove(IF_RANGE);
-        let looked = Box::pin(relay.ask(Method::HEAD, url, asked.clone())).await.ok()?;
+        let looking = Box::pin(relay.ask(Method::HEAD, url, asked.clone()));
+        let looked = tokio::time::timeout(LOOKED_AT_WITHIN, looking).await.ok()?.ok()?;
         let sharable = Sharable::of(&looked)?;
         let target = target(&url.without_query(&shared.ignore_query), headers)?;
         let opened = self.open(&target, &sharable).await?;

@@ -2,7 +2,6 @@
 //! the file that they are read from.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +11,10 @@ use hyper::{HeaderMap, Method};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
+use super::file;
 use super::place::{Authority, Place};
 
-/// Largest file of rules, and most of them.
-const MAX_FILE: u64 = 1 << 20;
+/// Most rules of a file.
 const MAX_RULES: usize = 1000;
 
 /// What a pattern may take of memory.
@@ -125,10 +124,7 @@ impl Rules {
     /// Those in a file.
     pub fn load(path: &Path) -> Result<Self, RulesError> {
         let failed = |error| RulesError::File(path.to_owned(), error);
-        if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
-            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is above 1 MiB")));
-        }
-        Self::parse(path, &fs::read_to_string(path).map_err(failed)?)
+        Self::parse(path, &file::read(path).map_err(failed)?)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, RulesError> {

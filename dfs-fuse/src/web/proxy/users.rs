@@ -4,7 +4,6 @@
 //! against one too, so that the time it takes does not tell who is known. What was right stays so for a while, as a keyed hash.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +16,13 @@ use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-/// Largest file, and most names in it.
-const MAX_FILE: u64 = 1 << 20;
+use super::file;
+
+/// Most names in a file.
 const MAX_USERS: usize = 10_000;
 
 /// The work that a hash may ask for, as a power of two: 15 is about two seconds.
 const MAX_COST: u32 = 15;
-/// What nobody is held against, where nobody else is.
-const USUAL_COST: u32 = 10;
 
 /// The longest password that all of bcrypt looks at.
 const MAX_PASSWORD: usize = 72;
@@ -54,8 +52,9 @@ pub enum UsersError {
 /// See the module.
 pub struct Users {
     hashes: HashMap<String, String>,
-    /// What somebody unknown is held against.
+    /// What somebody unknown is held against, at the highest cost of all.
     nobodys: String,
+    cost: u32,
     right: Mutex<HashMap<[u8; 32], Instant>>,
     key: [u8; 32],
     turns: Arc<Semaphore>,
@@ -65,10 +64,7 @@ impl Users {
     /// Those in a file.
     pub fn load(path: &Path) -> Result<Self, UsersError> {
         let failed = |error| UsersError::File(path.to_owned(), error);
-        if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
-            return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is above 1 MiB")));
-        }
-        Self::parse(path, &fs::read_to_string(path).map_err(failed)?)
+        Self::parse(path, &file::read(path).map_err(failed)?)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, UsersError> {
@@ -92,10 +88,10 @@ impl Users {
         if hashes.is_empty() {
             return Err(UsersError::Nobody(path.to_owned()));
         }
-        let nobodys = nobodys_hash(cost.max(USUAL_COST));
+        let nobodys = nobodys_hash(cost);
         let turns = Arc::new(Semaphore::new(BESIDE));
         let (right, key) = (Mutex::default(), blake3::derive_key("dfs.proxy.users.v1", &random()));
-        Ok(Self { hashes, nobodys, right, key, turns })
+        Ok(Self { hashes, nobodys, cost, right, key, turns })
     }
 
     /// Whether a client that shows this may ask.
@@ -110,22 +106,30 @@ impl Users {
         if self.is_right(name.as_bytes(), Instant::now()) {
             return true;
         }
-        let (hash, is_known) = match self.hashes.get(&user) {
-            Some(hash) => (hash.clone(), true),
-            None => (self.nobodys.clone(), false),
-        };
+        let hashes = self.held_against(&user);
         let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&self.turns).acquire_owned());
         let Ok(Ok(turn)) = turn.await else { return false };
         let looking = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            bcrypt::verify(password, &hash).unwrap_or(false)
+            hashes.iter().fold(false, |is_right, (hash, is_users)| {
+                bcrypt::verify(&password, hash).unwrap_or(false) && *is_users || is_right
+            })
         });
         // It fails with the runtime.
-        let is_right = looking.await.unwrap_or(false) && is_known;
+        let is_right = looking.await.unwrap_or(false);
         if is_right {
             self.note(*name.as_bytes(), Instant::now());
         }
         is_right
+    }
+
+    /// The hashes that a password is held against, and which is the user's. Who is cheaper than others is held against
+    /// nobody's, too: all take as long as the most expensive one.
+    fn held_against(&self, user: &str) -> Vec<(String, bool)> {
+        let own = self.hashes.get(user);
+        let is_cheaper = own.is_none_or(|hash| cost_of(hash) != Ok(self.cost));
+        let nobodys = is_cheaper.then(|| (self.nobodys.clone(), false));
+        own.map(|hash| (hash.clone(), true)).into_iter().chain(nobodys).collect()
     }
 
     fn is_right(&self, name: &[u8; 32], now: Instant) -> bool {
@@ -222,7 +226,13 @@ mod tests {
     #[test]
     fn what_nobody_is_held_against_costs_as_much_as_the_others() {
         assert_eq!(cost_of(&nobodys_hash(12)), Ok(12));
-        assert_eq!(cost_of(&parse(ADA).unwrap().nobodys), Ok(USUAL_COST));
+        let bob = ADA.replace("ada", "bob").replace("$04$", "$06$");
+        let users = parse(&format!("{ADA}\n{bob}")).unwrap();
+        for (user, costs) in [("ada", vec![4, 6]), ("bob", vec![6]), ("eve", vec![6])] {
+            let held = users.held_against(user);
+            let held = held.iter().map(|(hash, _)| cost_of(hash).unwrap());
+            assert_eq!(held.collect::<Vec<_>>(), costs, "{user}");
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ enum NotTaken {
     Other,
     #[error("what goes with it is broken, or missing")]
     Beside,
+    #[error("this process stops")]
+    Stopping,
 }
 
 impl Believed {
@@ -198,5 +200,8 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NotTaken> + Send + 'static,
 ) -> Result<T, NotTaken> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    done.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(NotTaken::Stopping),
+    })
 }

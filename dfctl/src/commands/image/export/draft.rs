@@ -1,7 +1,7 @@
 //! A file that has no name yet: it lies beside the place that it is for, and is locked as long as somebody writes it. One that a killed
 //! command left is nobody's, and the next one takes it away.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -24,7 +24,12 @@ impl Draft {
             let file =
                 tempfile::Builder::new().prefix(PREFIX).permissions(mode).tempfile_in(dir)?;
             // Between these two steps somebody may think that it was left.
-            let is_ours = file.as_file().try_lock().is_ok();
+            let is_ours = match file.as_file().try_lock() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                // Where no file can be locked nobody finds out, and nobody takes anything away.
+                Err(TryLockError::Error(_)) => true,
+            };
             if is_ours && file.as_file().metadata()?.nlink() > 0 {
                 return Ok(Self(file));
             }
