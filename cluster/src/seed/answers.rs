@@ -11,6 +11,7 @@ use dfs_model::{CanonicalUrl, printable};
 use dfs_proto::common;
 use dfs_proto::seed::{ResolveReply, ResolveRequest};
 use dfs_service::private_file::{self, Outlives};
+use dfs_source::oci::Platform;
 use prost::Message as _;
 
 /// The format, before the answer.
@@ -59,12 +60,22 @@ impl Answers {
         let _ = writing.await;
     }
 
-    /// What it was.
+    /// What it was. For a machine of which nobody has asked for it, what it was for a lower one of its kind.
     pub async fn last(&self, question: &ResolveRequest) -> Option<ResolveReply> {
-        let path = self.place_of(question)?;
+        let platform = question.platform.parse().ok();
+        let lower = platform
+            .iter()
+            .flat_map(Platform::with_lower)
+            .skip(1)
+            .map(|lower| ResolveRequest { platform: lower.to_string(), ..question.clone() });
+        let places = [self.place_of(question)?].into_iter();
+        let places: Vec<_> =
+            places.chain(lower.filter_map(|lower| self.place_of(&lower))).collect();
         let reading = tokio::task::spawn_blocking(move || {
-            let bytes = private_file::read(&path, LONGEST as u64).ok()??;
-            ResolveReply::decode(bytes.strip_prefix(MAGIC)?).ok()
+            places.iter().find_map(|path| {
+                let bytes = private_file::read(path, LONGEST as u64).ok()??;
+                ResolveReply::decode(bytes.strip_prefix(MAGIC)?).ok()
+            })
         });
         reading.await.ok()?
     }
@@ -84,7 +95,7 @@ impl Answers {
         }
         let url = CanonicalUrl::parse(&target.url).ok()?;
         let mut fields = vec![url.as_str().to_owned(), question.view.to_string()];
-        // Before images were asked for by it, none was said.
+        // Of what is no image, or has its machine in its name, none is said.
         fields.extend(Some(question.platform.clone()).filter(|platform| !platform.is_empty()));
         for header in &target.headers {
             fields.extend([header.name.to_ascii_lowercase(), header.value.clone()]);
@@ -147,6 +158,12 @@ mod tests {
         assert_eq!(answers.last(&other).await, None);
         let asked_again = Answers::in_dir(dir.path().to_owned());
         assert_eq!(asked_again.last(&one).await, Some(answer(2)), "by the next process");
+        let of = |platform: &str| ResolveRequest { platform: platform.to_owned(), ..one.clone() };
+        answers.keep(&of("linux/amd64/v2"), &answer(3)).await;
+        assert_eq!(answers.last(&of("linux/amd64/v3")).await, Some(answer(3)), "it runs that");
+        for other in ["linux/amd64", "linux/arm64"] {
+            assert_eq!(answers.last(&of(other)).await, None, "{other}");
+        }
         let by_view = ResolveRequest { view: 2, ..one.clone() };
         let by_machine = ResolveRequest { platform: "linux/arm64".to_owned(), ..one.clone() };
         for otherwise in [by_view, by_machine] {

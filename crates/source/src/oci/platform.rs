@@ -110,6 +110,18 @@ impl Platform {
         Self::new("linux", architecture, level_here())
     }
 
+    /// It, and then those of its kind whose images it runs, too: the best first.
+    pub fn with_lower(&self) -> Vec<Self> {
+        let level = self.level().filter(|(_, minor)| *minor == 0 && self.variant.is_some());
+        let lower = (1..level.map_or(0, |(major, _)| major)).rev().map(|major| {
+            let variant = format!("v{major}");
+            Self::new(&self.os, &self.architecture, &variant)
+        });
+        let mut all = vec![self.clone()];
+        all.extend(lower.filter(|lower| self.takes(lower).is_some() && lower != self));
+        all
+    }
+
     /// Whether it can be written in a name, and read from it again. A list may have anything.
     pub fn is_nameable(&self) -> bool {
         self.to_string().parse().as_ref() == Ok(self)
@@ -172,6 +184,35 @@ fn level_here() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_runs_what_is_for_lower_ones_of_its_kind() {
+        let with_lower = |text: &str| {
+            let all = text.parse::<Platform>().unwrap().with_lower();
+            all.iter().map(Platform::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            with_lower("linux/amd64/v3"),
+            ["linux/amd64/v3", "linux/amd64/v2", "linux/amd64"]
+        );
+        assert_eq!(with_lower("linux/amd64"), ["linux/amd64"]);
+        assert_eq!(with_lower("linux/arm64"), ["linux/arm64"]);
+        assert_eq!(with_lower("linux/s390x"), ["linux/s390x"]);
+        assert_eq!(with_lower("linux/arm/v7")[..2], ["linux/arm/v7", "linux/arm/v6"]);
+    }
+
+    #[test]
+    fn what_no_name_can_say_is_told() {
+        let named = |os: &str, architecture: &str| Platform {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: None,
+        };
+        assert!(named("linux", "amd64").is_nameable());
+        for odd in [named("", "amd64"), named("linux", "am d64"), named("linux", "a/b/c")] {
+            assert!(!odd.is_nameable(), "{odd}");
+        }
+    }
 
     #[test]
     fn platforms_are_read_in_many_spellings_and_nothing_else() {
