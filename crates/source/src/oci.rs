@@ -16,6 +16,7 @@ mod located;
 mod login;
 mod mirrors;
 mod pass;
+mod place;
 mod plain;
 mod platform;
 mod provider;
@@ -181,8 +182,8 @@ impl OciSource {
         let mirrors = options.registries_conf.as_deref().map(Mirrors::read).transpose();
         let mirrors =
             mirrors.map_err(|error| SourceError::setup("the access to registries", error));
-        let (mirrors, insecure) = mirrors?.unwrap_or_default();
-        let plain = PlainHosts::new(&[options.plain_http, insecure].concat());
+        let mirrors = mirrors?.unwrap_or_default();
+        let plain = PlainHosts::new(&options.plain_http);
         let once = Arc::new(web.asking_once());
         Ok(Self {
             access: Arc::new(Access::new(web, plain.clone(), logins)),

@@ -212,7 +212,7 @@ fn best<'a, T>(entries: &'a BTreeMap<String, T>, reference: &Reference) -> Optio
     fitting.max_by_key(|(key, _)| key.len()).map(|(_, entry)| entry)
 }
 
-/// A key as docker means it: of any scheme, with the version of the registry's interface at its end, in small letters.
+/// What docker means by a key: it without any scheme, and without a version of the registry's interface at its end; in small letters.
 fn docker_key(key: &str) -> String {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest).trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);

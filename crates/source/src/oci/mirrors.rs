@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use dfs_model::Validator;
 use tokio::time::Instant;
 
+use super::place::Place;
 use super::reference::{Named, Reference};
 use super::registry::Asker;
 use crate::http::Web;
@@ -61,6 +62,7 @@ impl Pulls {
 /// A mirror, and how it went with it.
 pub(super) struct Mirror {
     location: String,
+    is_insecure: bool,
     pulls: Pulls,
     left_until: Mutex<Option<Instant>>,
     /// Whether something was given on of it before it was held against its digest.
@@ -69,9 +71,9 @@ pub(super) struct Mirror {
 
 impl Mirror {
     fn of(told: ToldMirror) -> Arc<Self> {
-        let ToldMirror { location, pulls, .. } = told;
+        let ToldMirror { location, pulls, is_insecure } = told;
         let (left_until, is_unproven) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { location, pulls, left_until, is_unproven })
+        Arc::new(Self { location, is_insecure, pulls, left_until, is_unproven })
     }
 
     fn is_left(&self) -> bool {
@@ -108,21 +110,20 @@ struct Registry {
 /// Where something is asked for.
 pub(super) struct Places {
     /// In order; by its own name there.
-    pub mirrors: Vec<(Arc<Mirror>, Reference)>,
+    pub mirrors: Vec<(Arc<Mirror>, Place)>,
     /// What is asked last.
-    pub location: Reference,
+    pub location: Place,
 }
 
 impl Mirrors {
-    /// Reads what is said of them, and the hosts that are asked without TLS.
-    pub fn read(path: &Path) -> Result<(Self, Vec<String>), MirrorsError> {
+    /// Reads what is said of them.
+    pub fn read(path: &Path) -> Result<Self, MirrorsError> {
         let told = config::read(path)?;
-        let insecure = told.iter().flat_map(Told::insecure).collect();
         let registry = |mut told: Told| {
             let mirrors = std::mem::take(&mut told.mirrors).into_iter().map(Mirror::of).collect();
             Registry { told, mirrors }
         };
-        Ok((Self(told.into_iter().map(registry).collect()), insecure))
+        Ok(Self(told.into_iter().map(registry).collect()))
     }
 
     /// What is said of a repository: by the longest prefix, and how much of the name that is.
@@ -135,7 +136,8 @@ impl Mirrors {
     pub fn places(&self, reference: &Reference) -> Result<Places, String> {
         let image = format!("{}/{}", reference.registry(), reference.repository());
         let Some((Registry { told, mirrors }, length)) = self.of(&image) else {
-            return Ok(Places { mirrors: Vec::new(), location: reference.clone() });
+            let location = Place { reference: reference.clone(), is_insecure: false };
+            return Ok(Places { mirrors: Vec::new(), location });
         };
         if told.is_blocked {
             return Err(format!("registries.conf blocks what begins with {}", told.prefix));
@@ -145,12 +147,14 @@ impl Mirrors {
             Some(location) => reference.at(&format!("{location}{rest}"))?,
             None => reference.clone(),
         };
+        let location = Place { reference: location, is_insecure: told.is_insecure };
         let wanted = mirrors
             .iter()
             .filter(|mirror| mirror.pulls.takes(reference.named()) && !mirror.is_left());
         let at = |mirror: &Arc<Mirror>| {
-            let there = reference.at(&format!("{}{rest}", mirror.location));
-            Some((Arc::clone(mirror), there.ok()?))
+            let there = reference.at(&format!("{}{rest}", mirror.location)).ok()?;
+            let there = Place { reference: there, is_insecure: mirror.is_insecure };
+            Some((Arc::clone(mirror), there))
         };
         Ok(Places { mirrors: wanted.filter_map(at).collect(), location })
     }

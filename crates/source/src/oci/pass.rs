@@ -10,6 +10,7 @@ use dfs_model::CanonicalUrl;
 use reqwest::header::{HeaderMap, HeaderValue, VIA, WWW_AUTHENTICATE};
 
 use super::docker_auth::user_and_password;
+use super::place::Place;
 use super::{ContentDigest, OciSource, Reference, challenge};
 use crate::http::PassedAnswer;
 use crate::http::exchange::Ask;
@@ -94,13 +95,12 @@ impl OciSource {
         let access = &self.access;
         let reference = &passed.reference;
         let attempt = Attempt::new(Action::Read(None), &reference.url());
-        let address = reference.address();
-        let scheme = self.scheme(address);
-        let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", passed.path()))?;
+        let place = Place { reference: reference.clone(), is_insecure: false };
+        let url = place.url(&passed.path(), &access.plain)?;
         let ask = passed.ask();
         let given = |answer| PassedAnswer::new(answer, Arc::clone(&access.web), attempt.clone());
         let is_nobody = passed.login.is_none();
-        let known = access.known(reference, &passed.login).filter(|_| is_nobody);
+        let known = access.known(&place, &passed.login).filter(|_| is_nobody);
         let shown = known.as_ref().map_or(&passed.login, |granted| &granted.credentials);
         let target = Target { credentials: shown.clone(), ..Target::new(url.clone()) };
         let answer = access.web.exchange(&target, &ask, &attempt).await?;
@@ -110,7 +110,7 @@ impl OciSource {
         }
         let wanted = answer.headers().get_all(WWW_AUTHENTICATE);
         let wanted = challenge::parse(wanted.iter().filter_map(|value| value.to_str().ok()));
-        let asking = (reference, &passed.login);
+        let asking = (&place, &passed.login);
         // Where a token cannot be had the client may know better: it is told what the registry wants.
         let Ok(Some(granted)) = access.grant(asking, &wanted, known.as_ref(), &attempt).await
         else {

@@ -252,3 +252,21 @@ async fn a_mirror_that_is_not_named_insecure_is_asked_over_tls() {
         assert_eq!(asked.load(Ordering::SeqCst), times);
     }
 }
+
+#[tokio::test]
+async fn what_is_insecure_is_so_for_its_prefix_alone() {
+    let there = having(&content(1000));
+    // Not this machine by its name, as far as anybody knows.
+    let host = format!("127.1:{}", there.address.port());
+    let conf = format!(
+        "[[registry]]\nlocation = \"{host}/open\"\ninsecure = true\n\
+         [[registry]]\nlocation = \"mirrored.test\"\n\
+         [[registry.mirror]]\nlocation = \"{host}\"\ninsecure = true\n"
+    );
+    let stage = Stage::told(there, &conf);
+    stage.client.stat(&format!("oci://{host}/open/app:v1")).await.unwrap();
+    stage.client.stat("oci://mirrored.test/app:v1").await.unwrap();
+    assert_eq!(stage.registry.requests().len(), 2);
+    failure(stage.client.stat(&format!("oci://{host}/closed/app:v1")).await);
+    assert_eq!(stage.registry.requests().len(), 2, "it is asked over TLS");
+}

@@ -209,7 +209,7 @@ fn logins(auth: BTreeMap<String, Login>) -> Vec<(ImagePattern, Credentials)> {
     keyed.into_iter().filter_map(login).collect()
 }
 
-/// A key as a kubelet means it: of the web's schemes, with the version of the registry's interface at the front of its path.
+/// What a kubelet means by a key: it without a scheme of the web, and without a version of the registry's interface before its path.
 fn kubelet_key(key: &str) -> String {
     let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = key.find('/').map_or((key, ""), |at| key.split_at(at));
