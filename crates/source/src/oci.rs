@@ -194,11 +194,14 @@ impl OciSource {
 
     fn places(&self, target: &Target) -> Result<(Reference, Places), SourceError> {
         if !target.headers.is_empty() {
-            return Err(unusable(target, "a registry takes no headers of one's own".to_owned()));
+            return Err(unusable(
+                &target.url,
+                "a registry takes no headers of one's own".to_owned(),
+            ));
         }
         let reference = reference(target)?;
         let places = self.mirrors.places(&reference);
-        let places = places.map_err(|reason| unusable(target, reason))?;
+        let places = places.map_err(|reason| unusable(&target.url, reason))?;
         Ok((reference, places))
     }
 
@@ -282,12 +285,12 @@ impl OciSource {
     }
 }
 
-fn unusable(target: &Target, reason: String) -> SourceError {
-    UrlError::Unusable { url: target.url.to_string(), reason }.into()
+fn unusable(url: &CanonicalUrl, reason: String) -> SourceError {
+    UrlError::Unusable { url: url.to_string(), reason }.into()
 }
 
 fn reference(target: &Target) -> Result<Reference, SourceError> {
-    Reference::of(&target.url).map_err(|reason| unusable(target, reason))
+    Reference::of(&target.url).map_err(|reason| unusable(&target.url, reason))
 }
 
 #[async_trait]

@@ -95,7 +95,7 @@ impl OciSource {
         let asker = self.asker(target)?;
         if let Named::Blob(_) = asker.reference.named() {
             let reason = "a blob is named by what it holds: name a tag".to_owned();
-            return Err(super::unusable(target, reason));
+            return Err(super::unusable(&target.url, reason));
         }
         Ok(Pusher { asker, attempt })
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dfs_source::oci::{ContentDigest, digest_of, validator};
+use dfs_source::oci::{ContentDigest, Extent, Passed, Reference, Sought, digest_of, validator};
 use dfs_source::{Credentials, OciOptions, SourceError, Sources};
+use reqwest::header::HeaderMap;
 use tempfile::TempDir;
 
 use crate::scripted::{Request, Server, Step, file, head, status};
@@ -269,4 +270,61 @@ async fn what_is_insecure_is_so_for_its_prefix_alone() {
     assert_eq!(stage.registry.requests().len(), 2);
     failure(stage.client.stat(&format!("oci://{host}/closed/app:v1")).await);
     assert_eq!(stage.registry.requests().len(), 2, "it is asked over TLS");
+}
+
+#[tokio::test]
+async fn what_a_client_asks_is_passed_on_to_where_it_lies_and_not_at_all_where_it_is_blocked() {
+    let (there, mirror) = (tokened(), having(&content(1000)));
+    let host = format!("127.1:{}", there.address.port());
+    let conf = format!(
+        "[[registry]]\nprefix = \"name.test/team\"\nlocation = \"{host}/kept\"\ninsecure = true\n\
+         [[registry.mirror]]\nlocation = \"{}\"\n\
+         [[registry]]\nprefix = \"*.blocked.test\"\nblocked = true\n",
+        mirror.address
+    );
+    let stage = Stage::told(there, &conf);
+    let registries = stage.client.sources.registries().unwrap();
+    let passed = |url: &str, sought, login| Passed {
+        reference: Reference::of(&target(url).url).unwrap(),
+        sought,
+        extent: Extent::All,
+        headers: HeaderMap::new(),
+        login,
+    };
+    let named = "oci://name.test/team/app:v1";
+    for (sought, login, shown) in [
+        (Sought::Named, Credentials::None, "Bearer nobody"),
+        (Sought::Tags(String::new()), Credentials::Bearer("hush".into()), "Bearer hush"),
+    ] {
+        let answer = registries.pass(&passed(named, sought, login)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let asked = stage.registry.requests().pop().unwrap();
+        assert!(asked.path.starts_with("/v2/kept/app/"), "{}", asked.path);
+        assert_eq!(asked.header("authorization"), Some(shown));
+    }
+    let asked = stage.registry.requests();
+    let token = asked.iter().find(|asked| asked.path.starts_with("/token")).unwrap();
+    assert!(token.path.contains("repository%3Akept%2Fapp%3Apull"), "{}", token.path);
+    assert_eq!(registries.scheme(&Reference::of(&target(named).url).unwrap()), "http");
+    assert_eq!(mirror.requests().len(), 0, "the registry is passed on to");
+
+    let blocked = passed("oci://a.blocked.test/app:v1", Sought::Named, Credentials::None);
+    let error = failure(registries.pass(&blocked).await).to_string();
+    assert!(error.contains("registries.conf blocks what begins with *.blocked.test"), "{error}");
+}
+
+/// Wants a token of itself, which it gives to nobody in particular.
+fn tokened() -> Server {
+    Server::start(|_, request| match request.header("authorization") {
+        _ if request.path.starts_with("/token") => {
+            let token = br#"{"token":"nobody"}"#;
+            vec![head(200, &[("Content-Length", "18")]), Step::Send(token.to_vec())]
+        }
+        Some(_) => document(request),
+        None => {
+            let host = request.header("host").unwrap_or_default();
+            let realm = format!("Bearer realm=\"http://{host}/token\"");
+            vec![head(401, &[("Content-Length", "0"), ("WWW-Authenticate", &realm)])]
+        }
+    })
 }
