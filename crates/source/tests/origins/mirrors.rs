@@ -43,6 +43,14 @@ impl Stage {
         format!("oci://{}/{reference}", self.registry.address)
     }
 
+    /// The bytes from 10 to 20 of a blob, which nobody here can hold against its digest.
+    async fn part(&self, repository: &str, bytes: &[u8]) -> Result<Vec<u8>, SourceError> {
+        let digest = ContentDigest::sha256(bytes);
+        let pin = validator(&digest, Some(bytes.len() as u64));
+        let named = self.at(&format!("{repository}?blob={digest}"));
+        self.client.read(&named, Some((10, 20)), &pin).await
+    }
+
     async fn blob(&self, bytes: &[u8]) -> Result<Vec<u8>, SourceError> {
         let digest = ContentDigest::sha256(bytes);
         let pin = validator(&digest, Some(bytes.len() as u64));
@@ -105,7 +113,7 @@ async fn mirrors_that_lack_it_or_fail_are_passed_over_and_the_dead_left_alone() 
         assert_eq!(stage.blob(&bytes).await.unwrap(), bytes);
     }
     assert_eq!(stage.registry.requests().len(), 0);
-    assert_eq!(lacks.requests().len(), 3, "another blob it may have");
+    assert_eq!(lacks.requests().len(), 1, "it was asked for it a moment ago");
     assert_eq!(fails.requests().len(), 1);
     // Nobody has it but the registry.
     let stage = Stage::new(having(&bytes), &[(&lacks, ""), (&fails, "")]);
@@ -327,4 +335,59 @@ fn tokened() -> Server {
             vec![head(401, &[("Content-Length", "0"), ("WWW-Authenticate", &realm)])]
         }
     })
+}
+
+#[tokio::test]
+async fn what_proved_right_is_not_doubted_and_a_wrong_image_costs_others_no_mirror() {
+    let bytes = content(5_000_000);
+    let mirror = having(&bytes);
+    let stage = Stage::new(having(&bytes), &[(&mirror, "")]);
+    let sources = &stage.client.sources;
+    let doubt = |repository: &str| sources.doubt_mirrors(&target(&stage.at(repository)));
+    assert!(stage.blob(&bytes).await.unwrap() == bytes);
+    assert!(!doubt("team/app"), "all of it came, and is what its digest says");
+    stage.part("team/app", &bytes).await.unwrap();
+    let digest = ContentDigest::sha256(&bytes);
+    sources.proved(&target(&stage.at(&format!("team/app?blob={digest}"))));
+    assert!(!doubt("team/app"), "who read it held it against another");
+    assert_eq!(stage.registry.requests().len(), 0);
+
+    stage.part("evil/app", &bytes).await.unwrap();
+    assert!(!doubt("team/app"), "nothing of it is unproven");
+    assert!(doubt("evil/app"));
+    let asked = mirror.requests().len();
+    stage.part("team/app", &bytes).await.unwrap();
+    assert_eq!((mirror.requests().len(), stage.registry.requests().len()), (asked + 1, 0));
+    stage.part("evil/app", &bytes).await.unwrap();
+    assert_eq!((mirror.requests().len(), stage.registry.requests().len()), (asked + 1, 1));
+}
+
+#[tokio::test]
+async fn a_mirror_is_not_asked_again_at_once_for_what_it_does_not_give() {
+    let (bytes, more) = (content(1000), content(2000));
+    let (given, other) = (bytes.clone(), more.clone());
+    let (lacks, refuses) = (failing(404), failing(403));
+    let gives_all = Server::start(move |_, request| {
+        let all = match request.path.ends_with(&ContentDigest::sha256(&given).to_string()) {
+            true => &given,
+            false => &other,
+        };
+        let length = all.len().to_string();
+        vec![head(200, &[("Content-Length", &length)]), Step::Send(all.clone())]
+    });
+    let (given, other) = (bytes.clone(), more.clone());
+    let registry = Server::start(move |_, request| {
+        let is_first = request.path.ends_with(&ContentDigest::sha256(&given).to_string());
+        file(if is_first { &given } else { &other }, "\"x\"", request)
+    });
+    let stage = Stage::new(registry, &[(&lacks, ""), (&refuses, ""), (&gives_all, "")]);
+    let asked = || [&lacks, &refuses, &gives_all, &stage.registry].map(|at| at.requests().len());
+    for times in 1..4 {
+        assert_eq!(stage.part("team/app", &bytes).await.unwrap(), bytes[10..20]);
+        assert_eq!(asked(), [1, 1, 1, times]);
+    }
+    assert_eq!(stage.part("team/app", &more).await.unwrap(), more[10..20]);
+    assert_eq!(asked(), [2, 2, 1, 4], "another blob they may have; parts it gives of none");
+    assert_eq!(stage.blob(&bytes).await.unwrap(), bytes);
+    assert_eq!(asked(), [2, 2, 2, 4], "all of it is given");
 }
