@@ -16,6 +16,7 @@ mod located;
 mod login;
 mod mirrors;
 mod pass;
+mod place;
 mod plain;
 mod platform;
 mod provider;
@@ -28,7 +29,6 @@ mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -181,8 +181,8 @@ impl OciSource {
         let mirrors = options.registries_conf.as_deref().map(Mirrors::read).transpose();
         let mirrors =
             mirrors.map_err(|error| SourceError::setup("the access to registries", error));
-        let (mirrors, insecure) = mirrors?.unwrap_or_default();
-        let plain = PlainHosts::new(&[options.plain_http, insecure].concat());
+        let mirrors = mirrors?.unwrap_or_default();
+        let plain = PlainHosts::new(&options.plain_http);
         let once = Arc::new(web.asking_once());
         Ok(Self {
             access: Arc::new(Access::new(web, plain.clone(), logins)),
@@ -193,11 +193,14 @@ impl OciSource {
 
     fn places(&self, target: &Target) -> Result<(Reference, Places), SourceError> {
         if !target.headers.is_empty() {
-            return Err(unusable(target, "a registry takes no headers of one's own".to_owned()));
+            return Err(unusable(
+                &target.url,
+                "a registry takes no headers of one's own".to_owned(),
+            ));
         }
         let reference = reference(target)?;
         let places = self.mirrors.places(&reference);
-        let places = places.map_err(|reason| unusable(target, reason))?;
+        let places = places.map_err(|reason| unusable(&target.url, reason))?;
         Ok((reference, places))
     }
 
@@ -219,10 +222,17 @@ impl OciSource {
         Ok((mirrors, Asker { access, reference, at: places.location, login }))
     }
 
-    /// Something that was read of a repository is not what it should be: what its mirrors gave is doubted. Whether it may be
-    /// right when it is read again.
+    /// Something that was read of a repository is not what it should be: what its mirrors gave of it is doubted. Whether it may
+    /// be right when it is read again.
     pub fn doubt_mirrors(&self, target: &Target) -> bool {
         reference(target).is_ok_and(|reference| self.mirrors.doubt(&reference))
+    }
+
+    /// All of a blob was held against a digest by who read it, and is right: nothing of it is doubted.
+    pub fn proved(&self, target: &Target) {
+        if let Ok(blob) = reference(target) {
+            self.mirrors.proved(&blob);
+        }
     }
 
     async fn document(
@@ -235,7 +245,7 @@ impl OciSource {
         for (mirror, at_mirror) in mirrors {
             match at_mirror.document(pin, attempt).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) => mirror.failed(&error),
+                Err(error) => mirror.failed(&at_mirror.reference, &error),
             }
         }
         asker.document(pin, attempt).await
@@ -252,41 +262,44 @@ impl OciSource {
     ) -> Result<ByteStream, SourceError> {
         let attempt = Attempt::new(Action::Read(range), &target.url);
         let (mirrors, location) = self.askers(target)?;
-        let (is_mirrored, reference) = (!mirrors.is_empty(), location.reference.clone());
+        let is_mirrored = !mirrors.is_empty();
         let all = pin.length.map(|length| ByteRange::new(0, length));
         let is_whole = range.is_none() || range == all;
-        let anywhere = AnyPlace { mirrors, location: location.clone(), next: AtomicUsize::new(0) };
+        let anywhere = AnyPlace::new(mirrors, location.clone());
+        let givers = anywhere.givers();
         let bytes = read_pinned(Box::new(anywhere), range, pin, attempt.clone()).await?;
         if !is_whole {
             return Ok(bytes);
         }
         let is_short = pin.length.is_some_and(|length| length <= MAX_DOCUMENT as u64);
         if !is_mirrored || !is_short {
-            let mirrors = Arc::clone(&self.mirrors);
+            let doubted = givers.clone();
             let doubting = move |error: &SourceError| {
                 if matches!(error, SourceError::Malformed { .. }) {
-                    mirrors.doubt(&reference);
+                    doubted.lied();
                 }
             };
-            return Ok(whole::verified(bytes, digest, attempt).inspect_err(doubting).boxed());
+            let bytes = whole::verified(bytes, digest, attempt, move || givers.proved());
+            return Ok(bytes.inspect_err(doubting).boxed());
         }
         let parts: Vec<Bytes> = bytes.try_collect().await?;
         let short = Bytes::from(parts.concat());
         if verify(&short, &digest).is_ok() {
+            givers.proved();
             return Ok(stream::once(async { Ok(short) }).boxed());
         }
-        self.mirrors.doubt(&reference);
+        givers.lied();
         let bytes = read_pinned(Box::new(location), range, pin, attempt.clone()).await?;
-        Ok(whole::verified(bytes, digest, attempt))
+        Ok(whole::verified(bytes, digest, attempt, || {}))
     }
 }
 
-fn unusable(target: &Target, reason: String) -> SourceError {
-    UrlError::Unusable { url: target.url.to_string(), reason }.into()
+fn unusable(url: &CanonicalUrl, reason: String) -> SourceError {
+    UrlError::Unusable { url: url.to_string(), reason }.into()
 }
 
 fn reference(target: &Target) -> Result<Reference, SourceError> {
-    Reference::of(&target.url).map_err(|reason| unusable(target, reason))
+    Reference::of(&target.url).map_err(|reason| unusable(&target.url, reason))
 }
 
 #[async_trait]
@@ -316,7 +329,7 @@ impl Source for OciSource {
             for (mirror, at_mirror) in mirrors.iter().filter(|_| target.credentials.is_none()) {
                 match at_mirror.stat(&attempt).await {
                     Ok(stat) => return Ok(stat),
-                    Err(error) => mirror.failed(&error),
+                    Err(error) => mirror.failed(&at_mirror.reference, &error),
                 }
             }
             asker.stat(&attempt).await

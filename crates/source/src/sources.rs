@@ -53,6 +53,13 @@ impl Sources {
         self.registries.as_ref().is_some_and(|registries| registries.doubt_mirrors(target))
     }
 
+    /// All of what is at `target` was held against a digest by who read it: what mirrors gave of it is not doubted.
+    pub fn proved(&self, target: &Target) {
+        if let Some(registries) = &self.registries {
+            registries.proved(target);
+        }
+    }
+
     /// Waits for what goes on after calls that were dropped, in all of them.
     pub async fn settle(&self) {
         for source in self.by_scheme.values() {

@@ -266,7 +266,7 @@ impl Proxy {
         let registry: RegistryHost = url.origin().parse().ok()?;
         let question = Question::to(&registry, method, url.url().path())?;
         // It is asked as it is named, and nobody's connection is made less safe.
-        let is_alike = mirror.registries().scheme(question.reference.address());
+        let is_alike = mirror.registries().scheme(&question.reference);
         if url.url().scheme() != is_alike || url.url().query().is_some() {
             return None;
         }

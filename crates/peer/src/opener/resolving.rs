@@ -144,6 +144,7 @@ impl OpenTask for KeepWhatIsRead {
     }
 
     async fn confirm(&self, recipe: &Recipe) {
+        self.engine.sources().proved(&Target::new(recipe.origin.place().url.clone()));
         let opened = self.opened.lock().get(&recipe.key.id()).map(|opened| opened.seen.clone());
         let Some(seen) = opened.and_then(|seen| seen.take()) else { return };
         Beside::groups(&self.engine, recipe).keep(seen.encode().into()).await;

@@ -20,6 +20,7 @@ use url::form_urlencoded::Serializer;
 use super::challenge::{Bearer, Challenge};
 use super::docker_auth::IDENTITY_TOKEN;
 use super::login::Logins;
+use super::place::Place;
 use super::plain::PlainHosts;
 use super::reference::Reference;
 use crate::http::Web;
@@ -59,6 +60,8 @@ pub(super) fn who(credentials: &Credentials) -> Who {
 struct Key {
     registry: String,
     repository: String,
+    /// What was given out over a line that others read is not for one that they do not, nor the other way round.
+    is_plain: bool,
     who: Who,
 }
 
@@ -104,9 +107,15 @@ impl Access {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn key(&self, place: &Place, login: &Credentials) -> Key {
+        let (registry, repository) = (place.reference.registry(), place.reference.repository());
+        let (registry, repository) = (registry.to_owned(), repository.to_owned());
+        Key { registry, repository, is_plain: place.is_plain(&self.plain), who: who(login) }
+    }
+
     /// What let requests pass before, where it still should.
-    pub fn known(&self, reference: &Reference, login: &Credentials) -> Option<Granted> {
-        let slot = self.granted().get(&key(reference, login)).cloned()?;
+    pub fn known(&self, place: &Place, login: &Credentials) -> Option<Granted> {
+        let slot = self.granted().get(&self.key(place, login)).cloned()?;
         let granted = slot.get()?.as_ref().ok()?;
         (!granted.is_stale()).then(|| granted.clone())
     }
@@ -114,7 +123,7 @@ impl Access {
     /// What answers a challenge, other than what was `refused`; `None` where there is nothing else.
     pub async fn grant(
         &self,
-        (reference, login): (&Reference, &Credentials),
+        (place, login): (&Place, &Credentials),
         challenges: &[Challenge],
         refused: Option<&Granted>,
         attempt: &Attempt,
@@ -127,9 +136,9 @@ impl Access {
         if !is_user && (!login.is_none() || *challenge == Challenge::Basic) {
             return Ok(None);
         }
-        let slot = self.slot(key(reference, login), refused);
+        let slot = self.slot(self.key(place, login), refused);
         let granting =
-            slot.get_or_init(async || self.obtain((reference, login), challenge, attempt).await);
+            slot.get_or_init(async || self.obtain((place, login), challenge, attempt).await);
         let granted = granting.await.clone().map_err(|error| error.of(attempt))?;
         let is_same = refused.is_some_and(|refused| refused.credentials == granted.credentials);
         Ok((!is_same).then_some(granted))
@@ -159,15 +168,15 @@ impl Access {
 
     async fn obtain(
         &self,
-        (reference, login): (&Reference, &Credentials),
+        (place, login): (&Place, &Credentials),
         challenge: &Challenge,
         attempt: &Attempt,
     ) -> Result<Granted, SourceError> {
         let (credentials, lasting) = match challenge {
             Challenge::Basic => (login.clone(), None),
             Challenge::Bearer(bearer) => {
-                let realm = self.realm(reference, bearer, attempt)?;
-                let asking = || self.exchange((reference, login), bearer, &realm, attempt);
+                let realm = self.realm(place, bearer, attempt)?;
+                let asking = || self.exchange((&place.reference, login), bearer, &realm, attempt);
                 let (token, lasting) = self.web.retrier.run(asking).await?;
                 (Credentials::Bearer(token), Some(lasting))
             }
@@ -177,12 +186,7 @@ impl Access {
     }
 
     /// Where tokens are given out: over a line that nobody else reads, unless the registry itself is asked over such.
-    fn realm(
-        &self,
-        reference: &Reference,
-        bearer: &Bearer,
-        attempt: &Attempt,
-    ) -> Result<Url, SourceError> {
+    fn realm(&self, place: &Place, bearer: &Bearer, attempt: &Attempt) -> Result<Url, SourceError> {
         let refused = |reason: &str| SourceError::Malformed {
             attempt: attempt.clone(),
             reason: format!("the registry sends for a token to a place that {reason}"),
@@ -196,9 +200,11 @@ impl Access {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
+        let is_its_own = place.is_insecure && address == place.reference.address();
+        let is_plain = is_its_own || self.plain.has(&address);
         match realm.scheme() {
             "https" => Ok(realm),
-            "http" if self.plain.has(reference.address()) && self.plain.has(&address) => Ok(realm),
+            "http" if place.is_plain(&self.plain) && is_plain => Ok(realm),
             "http" => Err(refused("is not https")),
             _ => Err(refused("is not on the web")),
         }
@@ -254,12 +260,6 @@ impl Access {
             reason: "who gives out the registry's tokens answers without one".to_owned(),
         })
     }
-}
-
-fn key(reference: &Reference, login: &Credentials) -> Key {
-    let (registry, repository) =
-        (reference.registry().to_owned(), reference.repository().to_owned());
-    Key { registry, repository, who: who(login) }
 }
 
 /// Who asks is not let in.

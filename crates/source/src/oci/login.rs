@@ -207,13 +207,13 @@ fn best<'a, T>(entries: &'a BTreeMap<String, T>, reference: &Reference) -> Optio
                 })
         })
     };
-    let plain = entries.iter().map(|(key, entry)| (plain(key), entry));
+    let plain = entries.iter().map(|(key, entry)| (docker_key(key), entry));
     let fitting = plain.filter(|(key, _)| fits(key));
     fitting.max_by_key(|(key, _)| key.len()).map(|(_, entry)| entry)
 }
 
-/// A key without its scheme, and without the version of the registry's interface.
-fn plain(key: &str) -> String {
+/// What docker means by a key: it without any scheme, and without a version of the registry's interface at its end; in small letters.
+fn docker_key(key: &str) -> String {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest).trim_end_matches('/');
     let key = key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key);
     key.to_ascii_lowercase()

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use dfs_model::CanonicalUrl;
 use reqwest::header::{HeaderMap, HeaderValue, VIA, WWW_AUTHENTICATE};
 
 use super::docker_auth::user_and_password;
-use super::{ContentDigest, OciSource, Reference, challenge};
+use super::place::Place;
+use super::{ContentDigest, OciSource, Reference, challenge, unusable};
 use crate::http::PassedAnswer;
 use crate::http::exchange::Ask;
 use crate::{Action, Attempt, Credentials, SourceError, Target};
@@ -56,15 +56,16 @@ pub struct Passed {
 }
 
 impl Passed {
-    fn path(&self) -> String {
-        let name = self.reference.repository();
+    /// By what path it is asked for of the registry where it is.
+    fn path(&self, at: &Reference) -> String {
+        let name = at.repository();
         let asked = |path: String, query: &str| match query.is_empty() {
             true => path,
             false => format!("{path}?{query}"),
         };
         match &self.sought {
             Sought::Ping => "/v2/".to_owned(),
-            Sought::Named => self.reference.path(),
+            Sought::Named => at.path(),
             Sought::Tags(query) => asked(format!("/v2/{name}/tags/list"), query),
             Sought::Referrers(digest, query) => {
                 asked(format!("/v2/{name}/referrers/{digest}"), query)
@@ -84,23 +85,25 @@ impl Passed {
 }
 
 impl OciSource {
-    /// How a registry at this address is asked: `http` or `https`.
-    pub fn scheme(&self, address: &str) -> &'static str {
-        if self.access.plain.has(address) { "http" } else { "https" }
+    /// How it is asked for what this names, `http` or `https`: where it is. What is blocked is not asked for.
+    pub fn scheme(&self, reference: &Reference) -> &'static str {
+        let named = || Place { reference: reference.clone(), is_insecure: false };
+        let place = self.mirrors.places(reference).map_or_else(|_| named(), |found| found.location);
+        place.scheme(&self.access.plain)
     }
 
-    /// Asks what a client asks.
+    /// Asks what a client asks, where `registries.conf` says that it is. Mirrors are not asked: the answer is the registry's.
     pub async fn pass(&self, passed: &Passed) -> Result<PassedAnswer, SourceError> {
         let access = &self.access;
         let reference = &passed.reference;
         let attempt = Attempt::new(Action::Read(None), &reference.url());
-        let address = reference.address();
-        let scheme = self.scheme(address);
-        let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", passed.path()))?;
+        let places = self.mirrors.places(reference);
+        let place = places.map_err(|reason| unusable(&reference.url(), reason))?.location;
+        let url = place.url(&passed.path(&place.reference), &access.plain)?;
         let ask = passed.ask();
         let given = |answer| PassedAnswer::new(answer, Arc::clone(&access.web), attempt.clone());
         let is_nobody = passed.login.is_none();
-        let known = access.known(reference, &passed.login).filter(|_| is_nobody);
+        let known = access.known(&place, &passed.login).filter(|_| is_nobody);
         let shown = known.as_ref().map_or(&passed.login, |granted| &granted.credentials);
         let target = Target { credentials: shown.clone(), ..Target::new(url.clone()) };
         let answer = access.web.exchange(&target, &ask, &attempt).await?;
@@ -110,7 +113,7 @@ impl OciSource {
         }
         let wanted = answer.headers().get_all(WWW_AUTHENTICATE);
         let wanted = challenge::parse(wanted.iter().filter_map(|value| value.to_str().ok()));
-        let asking = (reference, &passed.login);
+        let asking = (&place, &passed.login);
         // Where a token cannot be had the client may know better: it is told what the registry wants.
         let Ok(Some(granted)) = access.grant(asking, &wanted, known.as_ref(), &attempt).await
         else {
@@ -141,6 +144,8 @@ pub fn login_of(authorization: &str) -> Credentials {
 
 #[cfg(test)]
 mod tests {
+    use dfs_model::CanonicalUrl;
+
     use super::*;
 
     fn passed(sought: Sought) -> Passed {
@@ -164,7 +169,8 @@ mod tests {
             (Sought::Tags("n=2&last=a".to_owned()), "/v2/team/app/tags/list?n=2&last=a".to_owned()),
             (Sought::Referrers(digest, String::new()), format!("/v2/team/app/referrers/{digest}")),
         ] {
-            assert_eq!(passed(sought).path(), path);
+            let passed = passed(sought);
+            assert_eq!(passed.path(&passed.reference), path);
         }
     }
 

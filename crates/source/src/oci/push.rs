@@ -95,7 +95,7 @@ impl OciSource {
         let asker = self.asker(target)?;
         if let Named::Blob(_) = asker.reference.named() {
             let reason = "a blob is named by what it holds: name a tag".to_owned();
-            return Err(super::unusable(target, reason));
+            return Err(super::unusable(&target.url, reason));
         }
         Ok(Pusher { asker, attempt })
     }
@@ -111,7 +111,7 @@ impl Pusher {
         from: Option<&str>,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<Put, SourceError> {
-        let from = from.filter(|from| *from != self.asker.at.repository());
+        let from = from.filter(|from| *from != self.asker.at.reference.repository());
         let mut upload = Upload {
             pusher: self,
             digest,
@@ -250,11 +250,11 @@ impl Pusher {
             // Behind what speaks TLS for it, a registry does not know by which scheme it was asked.
             let _ = url.set_scheme(own.scheme());
         }
-        let plain = &self.asker.access.plain;
+        let is_plain = place(&url) == place(&own) || self.asker.access.plain.has(url.authority());
         match url.scheme() {
             "https" => Ok(url),
             // Who is asked over TLS sends nobody to what is plain here, such as services of this machine.
-            "http" if own.scheme() == "http" && plain.has(url.authority()) => Ok(url),
+            "http" if own.scheme() == "http" && is_plain => Ok(url),
             _ => Err(bad("a place that is not asked over TLS")),
         }
     }
@@ -314,7 +314,7 @@ impl Upload<'_> {
     /// Has the registry take it from another repository, or begins to send it.
     async fn begin(&mut self) -> Result<Result<Put, Stage>, SourceError> {
         let mut url = self.asker().url()?;
-        url.set_path(&format!("/v2/{}/blobs/uploads/", self.asker().at.repository()));
+        url.set_path(&format!("/v2/{}/blobs/uploads/", self.asker().at.reference.repository()));
         if let Some(from) = self.from {
             let digest = self.digest.to_string();
             url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", from);

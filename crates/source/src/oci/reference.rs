@@ -145,6 +145,11 @@ impl Reference {
         self.beside(Named::Manifest(digest))
     }
 
+    /// Whether it is in the same repository.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.repository == other.repository
+    }
+
     pub(super) fn beside(&self, named: Named) -> Self {
         Self { named, layers: None, platform: None, ..self.clone() }
     }

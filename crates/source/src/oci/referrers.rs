@@ -159,7 +159,7 @@ impl Asker {
         attempt: &Attempt,
     ) -> Result<Option<Vec<Referrer>>, SourceError> {
         let mut page = self.url()?;
-        page.set_path(&format!("/v2/{}/referrers/{digest}", self.at.repository()));
+        page.set_path(&format!("/v2/{}/referrers/{digest}", self.at.reference.repository()));
         if let Some(kind) = kind {
             page.query_pairs_mut().append_pair("artifactType", kind);
         }

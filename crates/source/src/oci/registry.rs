@@ -9,6 +9,7 @@ use reqwest::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 
 use super::access::{Access, denied};
+use super::place::Place;
 use super::reference::{Named, Reference};
 use super::{ContentDigest, challenge};
 use crate::http::Web;
@@ -29,34 +30,33 @@ pub(super) struct Asker {
     /// As it is named.
     pub reference: Reference,
     /// As it is asked for: perhaps of another registry.
-    pub at: Reference,
+    pub at: Place,
     pub login: Credentials,
 }
 
 impl Asker {
     /// The same of a manifest beside it.
     pub fn manifest(&self, digest: ContentDigest) -> Self {
-        let (reference, at) = (self.reference.manifest(digest), self.at.manifest(digest));
+        let (reference, at) =
+            (self.reference.manifest(digest), self.at.of(|at| at.manifest(digest)));
         Self { reference, at, ..self.clone() }
     }
 
     /// The same of what a tag beside it names.
     pub fn tag(&self, tag: &str) -> Self {
-        let (reference, at) = (self.reference.tag(tag), self.at.tag(tag));
+        let (reference, at) = (self.reference.tag(tag), self.at.of(|at| at.tag(tag)));
         Self { reference, at, ..self.clone() }
     }
 
     /// The same of a blob beside it.
     pub fn blob(&self, digest: ContentDigest) -> Self {
-        let (reference, at) = (self.reference.blob(digest), self.at.blob(digest));
+        let (reference, at) = (self.reference.blob(digest), self.at.of(|at| at.blob(digest)));
         Self { reference, at, ..self.clone() }
     }
 
     /// Where it is asked for.
     pub fn url(&self) -> Result<Url, SourceError> {
-        let address = self.at.address();
-        let scheme = if self.access.plain.has(address) { "http" } else { "https" };
-        let url = CanonicalUrl::parse(&format!("{scheme}://{address}{}", self.at.path()))?;
+        let url = self.at.url(&self.at.reference.path(), &self.access.plain)?;
         Ok(url.url().clone())
     }
 
@@ -109,10 +109,10 @@ impl Asker {
                     may_renew = false;
                     match self.renewed(&login).await? {
                         Some(newer) => (login, known) = (newer, None),
-                        None => return Err(denied(&self.at, &login, 401, attempt)),
+                        None => return Err(denied(&self.at.reference, &login, 401, attempt)),
                     }
                 }
-                Ok(_) => return Err(denied(&self.at, &login, 401, attempt)),
+                Ok(_) => return Err(denied(&self.at.reference, &login, 401, attempt)),
                 Err(error) => return Err(error),
             }
         }
@@ -131,7 +131,7 @@ impl Asker {
     /// What an unwelcome answer means.
     pub fn refusal(&self, answer: &Answer, attempt: &Attempt) -> SourceError {
         match answer.status() {
-            status @ (401 | 403) => denied(&self.at, &self.login, status, attempt),
+            status @ (401 | 403) => denied(&self.at.reference, &self.login, status, attempt),
             _ => answer.refusal(attempt),
         }
     }

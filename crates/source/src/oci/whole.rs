@@ -41,19 +41,28 @@ impl Hashing {
     }
 }
 
-/// The same bytes; in place of their end an error where they are not what `digest` names.
-pub(super) fn verified(bytes: ByteStream, digest: ContentDigest, attempt: Attempt) -> ByteStream {
-    let begun = (bytes, Some(Hashing::like(&digest)));
+/// The same bytes; in place of their end an error where they are not what `digest` names. Where they are, `proved` is called at
+/// their end.
+pub(super) fn verified(
+    bytes: ByteStream,
+    digest: ContentDigest,
+    attempt: Attempt,
+    proved: impl Fn() + Send + 'static,
+) -> ByteStream {
+    let begun = (bytes, Some((Hashing::like(&digest), proved)));
     let passing = stream::try_unfold(begun, move |(mut bytes, hashing)| {
         let attempt = attempt.clone();
         async move {
-            let Some(mut hashing) = hashing else { return Ok(None) };
+            let Some((mut hashing, proved)) = hashing else { return Ok(None) };
             if let Some(part) = bytes.try_next().await? {
                 hashing.update(&part);
-                return Ok(Some((part, (bytes, Some(hashing)))));
+                return Ok(Some((part, (bytes, Some((hashing, proved))))));
             }
             match hashing.finish() {
-                actual if actual == digest => Ok(None),
+                actual if actual == digest => {
+                    proved();
+                    Ok(None)
+                }
                 actual => Err(other_content(&actual.to_string(), &digest, attempt)),
             }
         }

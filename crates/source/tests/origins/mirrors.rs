@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dfs_source::oci::{ContentDigest, digest_of, validator};
+use dfs_source::oci::{ContentDigest, Extent, Passed, Reference, Sought, digest_of, validator};
 use dfs_source::{Credentials, OciOptions, SourceError, Sources};
+use reqwest::header::HeaderMap;
 use tempfile::TempDir;
 
 use crate::scripted::{Request, Server, Step, file, head, status};
@@ -40,6 +41,14 @@ impl Stage {
 
     fn at(&self, reference: &str) -> String {
         format!("oci://{}/{reference}", self.registry.address)
+    }
+
+    /// The bytes from 10 to 20 of a blob, which nobody here can hold against its digest.
+    async fn part(&self, repository: &str, bytes: &[u8]) -> Result<Vec<u8>, SourceError> {
+        let digest = ContentDigest::sha256(bytes);
+        let pin = validator(&digest, Some(bytes.len() as u64));
+        let named = self.at(&format!("{repository}?blob={digest}"));
+        self.client.read(&named, Some((10, 20)), &pin).await
     }
 
     async fn blob(&self, bytes: &[u8]) -> Result<Vec<u8>, SourceError> {
@@ -104,7 +113,7 @@ async fn mirrors_that_lack_it_or_fail_are_passed_over_and_the_dead_left_alone() 
         assert_eq!(stage.blob(&bytes).await.unwrap(), bytes);
     }
     assert_eq!(stage.registry.requests().len(), 0);
-    assert_eq!(lacks.requests().len(), 3, "another blob it may have");
+    assert_eq!(lacks.requests().len(), 1, "it was asked for it a moment ago");
     assert_eq!(fails.requests().len(), 1);
     // Nobody has it but the registry.
     let stage = Stage::new(having(&bytes), &[(&lacks, ""), (&fails, "")]);
@@ -251,4 +260,134 @@ async fn a_mirror_that_is_not_named_insecure_is_asked_over_tls() {
         stage.client.stat(&stage.at("team/app:v1")).await.unwrap();
         assert_eq!(asked.load(Ordering::SeqCst), times);
     }
+}
+
+#[tokio::test]
+async fn what_is_insecure_is_so_for_its_prefix_alone() {
+    let there = having(&content(1000));
+    // Not this machine by its name, as far as anybody knows.
+    let host = format!("127.1:{}", there.address.port());
+    let conf = format!(
+        "[[registry]]\nlocation = \"{host}/open\"\ninsecure = true\n\
+         [[registry]]\nlocation = \"mirrored.test\"\n\
+         [[registry.mirror]]\nlocation = \"{host}\"\ninsecure = true\n"
+    );
+    let stage = Stage::told(there, &conf);
+    stage.client.stat(&format!("oci://{host}/open/app:v1")).await.unwrap();
+    stage.client.stat("oci://mirrored.test/app:v1").await.unwrap();
+    assert_eq!(stage.registry.requests().len(), 2);
+    failure(stage.client.stat(&format!("oci://{host}/closed/app:v1")).await);
+    assert_eq!(stage.registry.requests().len(), 2, "it is asked over TLS");
+}
+
+#[tokio::test]
+async fn what_a_client_asks_is_passed_on_to_where_it_lies_and_not_at_all_where_it_is_blocked() {
+    let (there, mirror) = (tokened(), having(&content(1000)));
+    let host = format!("127.1:{}", there.address.port());
+    let conf = format!(
+        "[[registry]]\nprefix = \"name.test/team\"\nlocation = \"{host}/kept\"\ninsecure = true\n\
+         [[registry.mirror]]\nlocation = \"{}\"\n\
+         [[registry]]\nprefix = \"*.blocked.test\"\nblocked = true\n",
+        mirror.address
+    );
+    let stage = Stage::told(there, &conf);
+    let registries = stage.client.sources.registries().unwrap();
+    let passed = |url: &str, sought, login| Passed {
+        reference: Reference::of(&target(url).url).unwrap(),
+        sought,
+        extent: Extent::All,
+        headers: HeaderMap::new(),
+        login,
+    };
+    let named = "oci://name.test/team/app:v1";
+    for (sought, login, shown) in [
+        (Sought::Named, Credentials::None, "Bearer nobody"),
+        (Sought::Tags(String::new()), Credentials::Bearer("hush".into()), "Bearer hush"),
+    ] {
+        let answer = registries.pass(&passed(named, sought, login)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let asked = stage.registry.requests().pop().unwrap();
+        assert!(asked.path.starts_with("/v2/kept/app/"), "{}", asked.path);
+        assert_eq!(asked.header("authorization"), Some(shown));
+    }
+    let asked = stage.registry.requests();
+    let token = asked.iter().find(|asked| asked.path.starts_with("/token")).unwrap();
+    assert!(token.path.contains("repository%3Akept%2Fapp%3Apull"), "{}", token.path);
+    assert_eq!(registries.scheme(&Reference::of(&target(named).url).unwrap()), "http");
+    assert_eq!(mirror.requests().len(), 0, "the registry is passed on to");
+
+    let blocked = passed("oci://a.blocked.test/app:v1", Sought::Named, Credentials::None);
+    let error = failure(registries.pass(&blocked).await).to_string();
+    assert!(error.contains("registries.conf blocks what begins with *.blocked.test"), "{error}");
+}
+
+/// Wants a token of itself, which it gives to nobody in particular.
+fn tokened() -> Server {
+    Server::start(|_, request| match request.header("authorization") {
+        _ if request.path.starts_with("/token") => {
+            let token = br#"{"token":"nobody"}"#;
+            vec![head(200, &[("Content-Length", "18")]), Step::Send(token.to_vec())]
+        }
+        Some(_) => document(request),
+        None => {
+            let host = request.header("host").unwrap_or_default();
+            let realm = format!("Bearer realm=\"http://{host}/token\"");
+            vec![head(401, &[("Content-Length", "0"), ("WWW-Authenticate", &realm)])]
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_proved_right_is_not_doubted_and_a_wrong_image_costs_others_no_mirror() {
+    let bytes = content(5_000_000);
+    let mirror = having(&bytes);
+    let stage = Stage::new(having(&bytes), &[(&mirror, "")]);
+    let sources = &stage.client.sources;
+    let doubt = |repository: &str| sources.doubt_mirrors(&target(&stage.at(repository)));
+    assert!(stage.blob(&bytes).await.unwrap() == bytes);
+    assert!(!doubt("team/app"), "all of it came, and is what its digest says");
+    stage.part("team/app", &bytes).await.unwrap();
+    let digest = ContentDigest::sha256(&bytes);
+    sources.proved(&target(&stage.at(&format!("team/app?blob={digest}"))));
+    assert!(!doubt("team/app"), "who read it held it against another");
+    assert_eq!(stage.registry.requests().len(), 0);
+
+    stage.part("evil/app", &bytes).await.unwrap();
+    assert!(!doubt("team/app"), "nothing of it is unproven");
+    assert!(doubt("evil/app"));
+    let asked = mirror.requests().len();
+    stage.part("team/app", &bytes).await.unwrap();
+    assert_eq!((mirror.requests().len(), stage.registry.requests().len()), (asked + 1, 0));
+    stage.part("evil/app", &bytes).await.unwrap();
+    assert_eq!((mirror.requests().len(), stage.registry.requests().len()), (asked + 1, 1));
+}
+
+#[tokio::test]
+async fn a_mirror_is_not_asked_again_at_once_for_what_it_does_not_give() {
+    let (bytes, more) = (content(1000), content(2000));
+    let (given, other) = (bytes.clone(), more.clone());
+    let (lacks, refuses) = (failing(404), failing(403));
+    let gives_all = Server::start(move |_, request| {
+        let all = match request.path.ends_with(&ContentDigest::sha256(&given).to_string()) {
+            true => &given,
+            false => &other,
+        };
+        let length = all.len().to_string();
+        vec![head(200, &[("Content-Length", &length)]), Step::Send(all.clone())]
+    });
+    let (given, other) = (bytes.clone(), more.clone());
+    let registry = Server::start(move |_, request| {
+        let is_first = request.path.ends_with(&ContentDigest::sha256(&given).to_string());
+        file(if is_first { &given } else { &other }, "\"x\"", request)
+    });
+    let stage = Stage::new(registry, &[(&lacks, ""), (&refuses, ""), (&gives_all, "")]);
+    let asked = || [&lacks, &refuses, &gives_all, &stage.registry].map(|at| at.requests().len());
+    for times in 1..4 {
+        assert_eq!(stage.part("team/app", &bytes).await.unwrap(), bytes[10..20]);
+        assert_eq!(asked(), [1, 1, 1, times]);
+    }
+    assert_eq!(stage.part("team/app", &more).await.unwrap(), more[10..20]);
+    assert_eq!(asked(), [2, 2, 1, 4], "another blob they may have; parts it gives of none");
+    assert_eq!(stage.blob(&bytes).await.unwrap(), bytes);
+    assert_eq!(asked(), [2, 2, 2, 4], "all of it is given");
 }

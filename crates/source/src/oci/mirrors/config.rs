@@ -23,7 +23,7 @@ pub(super) struct Told {
     pub prefix: String,
     /// What stands in the place of the prefix; of `*.` nothing may.
     pub location: Option<String>,
-    is_insecure: bool,
+    pub is_insecure: bool,
     pub is_blocked: bool,
     pub mirrors: Vec<ToldMirror>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Told {
 pub(super) struct ToldMirror {
     pub location: String,
     pub pulls: Pulls,
-    is_insecure: bool,
+    pub is_insecure: bool,
 }
 
 #[derive(Deserialize)]
@@ -186,11 +186,6 @@ fn place(text: &str) -> Result<String, String> {
     Ok(format!("{host}{path}"))
 }
 
-/// The host of a place.
-fn host_of(place: &str) -> String {
-    place.split('/').next().unwrap_or_default().to_owned()
-}
-
 impl Told {
     /// How much of an image's name is what this begins with; `None` where it does not begin so.
     pub fn prefix_of(&self, image: &str) -> Option<usize> {
@@ -205,14 +200,6 @@ impl Told {
         // A port may follow, as podman has it.
         let rest = &image[length..];
         (rest.is_empty() || rest.starts_with(['/', ':'])).then_some(length)
-    }
-
-    /// Hosts that are asked without TLS.
-    pub fn insecure(&self) -> Vec<String> {
-        let own = self.location.as_deref().unwrap_or(&self.prefix);
-        let own = self.is_insecure.then(|| host_of(own));
-        let mirrors = self.mirrors.iter().filter(|mirror| mirror.is_insecure);
-        own.into_iter().chain(mirrors.map(|mirror| host_of(&mirror.location))).collect()
     }
 }
 
@@ -257,7 +244,7 @@ debian = "docker.io/library/debian"
         let expected =
             [("mirror.example:5000/hub", Pulls::All), ("second.example", Pulls::Digests)];
         assert_eq!(mirrors, expected);
-        assert_eq!(hub.insecure(), ["mirror.example:5000"]);
+        assert!(!hub.is_insecure && hub.mirrors[0].is_insecure && !hub.mirrors[1].is_insecure);
         assert!(below.is_blocked && below.location.is_none());
         assert_eq!(team.prefix, "old.example/team");
         assert_eq!(team.mirrors[0].pulls, Pulls::Digests);

@@ -198,7 +198,8 @@ fn scope(kind: Kind, reference: &Reference, image: &str) -> Scope {
 
 /// As they are in force: a longer name goes before one that it begins with. What names no images is left out.
 fn logins(auth: BTreeMap<String, Login>) -> Vec<(ImagePattern, Credentials)> {
-    let mut keyed: Vec<_> = auth.into_iter().map(|(key, login)| (plain(&key), login)).collect();
+    let mut keyed: Vec<_> =
+        auth.into_iter().map(|(key, login)| (kubelet_key(&key), login)).collect();
     keyed.sort_by(|(a, _), (b, _)| b.cmp(a));
     let login = |(key, login): (String, Login)| {
         let Login { username: user, password } = login;
@@ -208,8 +209,8 @@ fn logins(auth: BTreeMap<String, Login>) -> Vec<(ImagePattern, Credentials)> {
     keyed.into_iter().filter_map(login).collect()
 }
 
-/// A key without its scheme, and without the version of the registry's interface.
-fn plain(key: &str) -> String {
+/// What a kubelet means by a key: it without a scheme of the web, and without a version of the registry's interface before its path.
+fn kubelet_key(key: &str) -> String {
     let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
     let (host, path) = key.find('/').map_or((key, ""), |at| key.split_at(at));
     let path = match path.starts_with("/v1/") || path.starts_with("/v2/") {
