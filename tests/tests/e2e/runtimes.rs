@@ -10,6 +10,7 @@ use dfs_tests::registry::Guard;
 use dfs_tests::{Dfctl, Registry};
 
 use crate::support::images::{Layout, Packing, here};
+use crate::support::podman;
 use crate::support::trees::{noise, put};
 use crate::support::{Agent, Expected, Place, binaries, until};
 
@@ -164,20 +165,8 @@ fn skopeo(conf: &Path, from: &str, to: &Path) -> Said {
 
 /// The same by podman, which keeps what it pulls below `dir`.
 fn podman(conf: &Path, reference: &str, dir: &Path) -> Said {
-    let mut command = Command::new("podman");
-    command.env("CONTAINERS_REGISTRIES_CONF", conf);
-    command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
-    command.args([
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-        "--events-backend",
-        "none",
-    ]);
-    let policy = dir.join("policy.json");
-    put(&policy, br#"{"default":[{"type":"insecureAcceptAnything"}]}"#);
-    command.args(["pull", "--tls-verify=false", "--signature-policy"]).arg(policy).arg(reference);
+    let mut command = podman::pull(dir);
+    command.env("CONTAINERS_REGISTRIES_CONF", conf).arg("--tls-verify=false").arg(reference);
     Said::by(&mut command).unwrap()
 }
 
@@ -192,7 +181,7 @@ fn podman_and_skopeo_pull_as_they_were_told_and_directly_when_the_agent_is_gone(
     let conf = root.join("etc/containers/registries.conf.d/50-dfs-podman.conf");
     let reference = format!("{address}/team/app:1");
     let (from, layer) = (format!("docker://{reference}"), layout.layer_digest(0));
-    let direct = || registry.requests("GET", &layer) - registry.requests_by("dfs/", "GET", &layer);
+    let direct = || registry.requests_but_by("dfs/", "GET", &layer);
     let pushed = direct();
     skopeo(&conf, &from, &place.path("one")).done();
     podman(&conf, &reference, &place.dir("two")).done();
