@@ -114,7 +114,7 @@ impl Containerd {
     }
 
     /// What a container is called where all of this machine are known by their names.
-    fn id(&self, name: &str) -> String {
+    pub fn id(&self, name: &str) -> String {
         let place = self.dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
         format!("{name}-{place}")
     }
@@ -132,6 +132,13 @@ impl Containerd {
         let name = self.id(name);
         let run = ["run", "--detach", "--null-io", "--snapshotter", "dfs", image, &name];
         self.ctr(&[&run, words].concat()).done();
+    }
+
+    /// Ends what runs in a container, and starts it again over what it has written.
+    pub fn restart_container(&self, name: &str) {
+        let name = &self.id(name);
+        self.ctr(&["tasks", "delete", "--force", name]).done();
+        self.ctr(&["tasks", "start", "--detach", "--null-io", name]).done();
     }
 
     /// Runs something in a container that is there.
