@@ -87,6 +87,11 @@ impl Registry {
         &self.settings
     }
 
+    /// Kills it.
+    pub fn stop(&mut self) {
+        self.server.stop();
+    }
+
     /// Host and port.
     pub fn address(&self) -> String {
         self.server.address.at().to_string()

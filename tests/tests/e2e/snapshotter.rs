@@ -507,7 +507,7 @@ fn usage_is_what_was_read_of_a_layer() {
 
 #[test]
 fn pull_secrets_reach_the_agent_where_it_passes_cri_on() {
-    let scene = Scene::new(Guard::Password);
+    let mut scene = Scene::new(Guard::Password);
     let app = scene.image("team/app:v1");
     let cri = scene.agent.place.path("cri.sock");
     let refused = scene.containerd.pull_at(&cri, &app, Some((LOGIN.0, "wrong")));
@@ -523,6 +523,16 @@ fn pull_secrets_reach_the_agent_where_it_passes_cri_on() {
     let listed = Said::by(&mut passed).unwrap().done().text();
     assert!(listed.contains(&app), "{listed}");
     assert!(!scene.agent.log().contains(LOGIN.1));
+
+    // The next agent knows no login any more, and needs none for what is here.
+    scene.containerd.start_container(&app, "lasting", &SLEEPS);
+    let files = [("/near", sha256(&noise(8, MIB))), ("/far", sha256(&noise(7, 3 * MIB)))];
+    for (number, (file, sum)) in files.into_iter().enumerate() {
+        scene.kill_agent();
+        assert_eq!(scene.sum("lasting", file), sum);
+        assert_eq!(scene.containerd.run(&app, &format!("run-{number}"), &words), "over");
+        scene.registry.stop();
+    }
 }
 
 /// When in the course of a request to prepare a layer the agent is killed.
