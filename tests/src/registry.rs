@@ -87,6 +87,11 @@ impl Registry {
         &self.settings
     }
 
+    /// Kills it.
+    pub fn stop(&mut self) {
+        self.server.stop();
+    }
+
     /// Host and port.
     pub fn address(&self) -> String {
         self.server.address.at().to_string()
@@ -168,13 +173,22 @@ impl Registry {
 
     /// The same of who calls itself something that has `agent` in it.
     pub fn requests_by(&self, agent: &str, method: &str, part: &str) -> usize {
+        self.requests_of(|name| name.contains(agent), method, part)
+    }
+
+    /// The same of everybody else.
+    pub fn requests_but_by(&self, agent: &str, method: &str, part: &str) -> usize {
+        self.requests_of(|name| !name.contains(agent), method, part)
+    }
+
+    fn requests_of(&self, is_who: impl Fn(&str) -> bool, method: &str, part: &str) -> usize {
         let log = fs::read_to_string(&self.server.log).unwrap_or_default();
         let is_one = |line: &&str| {
             let mut quoted = line.split('"').skip(1).step_by(2);
             let is_asked = quoted
                 .next()
                 .is_some_and(|asked| asked.starts_with(method) && asked.contains(part));
-            is_asked && quoted.last().is_some_and(|name| name.contains(agent))
+            is_asked && quoted.last().is_some_and(&is_who)
         };
         log.lines().filter(is_one).count()
     }

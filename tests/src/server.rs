@@ -10,7 +10,7 @@ use crate::{Failure, Owned};
 
 /// Its process; it ends also when this one is killed.
 pub struct Server {
-    _process: Owned,
+    process: Option<Owned>,
     pub address: FreeAddress,
     pub log: PathBuf,
 }
@@ -31,7 +31,7 @@ impl Server {
                 None => listens(address.at()).then_some(Ok(())),
             }
         });
-        let store = Self { _process: process, address, log };
+        let store = Self { process: Some(process), address, log };
         match found? {
             Ok(()) => Ok(store),
             Err(end) => {
@@ -39,5 +39,10 @@ impl Server {
                 Err(Failure::new(format!("{what} ended: {end}\n{said}")))
             }
         }
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        drop(self.process.take());
     }
 }

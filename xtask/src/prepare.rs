@@ -59,6 +59,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "skopeo", program: "skopeo" },
     Package { name: "umoci", program: "umoci" },
     Package { name: "podman", program: "podman" },
+    Package { name: "docker.io", program: "dockerd" },
     Package { name: "python3-pip", program: "pip3" },
     Package { name: "openssl", program: "openssl" },
     Package { name: "busybox-static", program: "busybox" },

@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use dfs_tests::process::{FreeAddress, Said};
 use dfs_tests::registry::Guard;
-use dfs_tests::{Dfctl, Registry};
+use dfs_tests::{Dfctl, Owned, Registry};
 
 use crate::support::images::{Layout, Packing, here};
+use crate::support::podman;
 use crate::support::trees::{noise, put};
 use crate::support::{Agent, Expected, Place, binaries, until};
 
@@ -164,20 +165,8 @@ fn skopeo(conf: &Path, from: &str, to: &Path) -> Said {
 
 /// The same by podman, which keeps what it pulls below `dir`.
 fn podman(conf: &Path, reference: &str, dir: &Path) -> Said {
-    let mut command = Command::new("podman");
-    command.env("CONTAINERS_REGISTRIES_CONF", conf);
-    command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
-    command.args([
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-        "--events-backend",
-        "none",
-    ]);
-    let policy = dir.join("policy.json");
-    put(&policy, br#"{"default":[{"type":"insecureAcceptAnything"}]}"#);
-    command.args(["pull", "--tls-verify=false", "--signature-policy"]).arg(policy).arg(reference);
+    let mut command = podman::pull(dir);
+    command.env("CONTAINERS_REGISTRIES_CONF", conf).arg("--tls-verify=false").arg(reference);
     Said::by(&mut command).unwrap()
 }
 
@@ -192,7 +181,7 @@ fn podman_and_skopeo_pull_as_they_were_told_and_directly_when_the_agent_is_gone(
     let conf = root.join("etc/containers/registries.conf.d/50-dfs-podman.conf");
     let reference = format!("{address}/team/app:1");
     let (from, layer) = (format!("docker://{reference}"), layout.layer_digest(0));
-    let direct = || registry.requests("GET", &layer) - registry.requests_by("dfs/", "GET", &layer);
+    let direct = || registry.requests_but_by("dfs/", "GET", &layer);
     let pushed = direct();
     skopeo(&conf, &from, &place.path("one")).done();
     podman(&conf, &reference, &place.dir("two")).done();
@@ -202,6 +191,72 @@ fn podman_and_skopeo_pull_as_they_were_told_and_directly_when_the_agent_is_gone(
     skopeo(&conf, &from, &place.path("three")).done();
     podman(&conf, &reference, &place.dir("four")).done();
     assert_eq!(direct() - pushed, 2, "the registry itself");
+}
+
+/// dockerd, which knows the mirrors that its configuration names.
+struct Dockerd {
+    _runs: Owned,
+    socket: PathBuf,
+    // It stands on it.
+    _containerd: Containerd,
+}
+
+impl Dockerd {
+    fn start(place: &Place, config: &Path) -> Self {
+        let containerd = Containerd::start(place);
+        let (dir, socket) = (place.dir("docker"), place.path("docker.sock"));
+        let log = fs::File::create(place.path("docker.log")).unwrap();
+        let mut command = Command::new("dockerd");
+        command.arg("--config-file").arg(config).arg("--containerd").arg(&containerd.socket);
+        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
+        command.arg("--pidfile").arg(dir.join("pid"));
+        command.arg("--host").arg(format!("unix://{}", socket.display()));
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        command.arg("--storage-driver=vfs");
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let runs = Owned::start(&mut command);
+        let runs = runs.expect("dockerd is there, `cargo xtask test` installs it");
+        let started = Self { _runs: runs, socket, _containerd: containerd };
+        until("dockerd answers", || started.docker(place, &["version"]).code == 0);
+        started
+    }
+
+    fn docker(&self, place: &Place, words: &[&str]) -> Said {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_CONFIG", place.dir("docker-client")).env_remove("DOCKER_HOST");
+        command.arg("--host").arg(format!("unix://{}", self.socket.display())).args(words);
+        Said::by(&mut command).unwrap()
+    }
+}
+
+#[test]
+fn docker_pulls_through_the_mirror_and_from_the_next_one_when_the_agent_is_gone() {
+    let place = Place::new();
+    let root = place.dir("machine");
+    let (registry, layout) = registry(&place);
+    registry.push(layout.dir(), "library/app:1").unwrap();
+    let address = registry.address();
+    let daemon = root.join("etc/docker/daemon.json");
+    put(&daemon, format!("{{\"registry-mirrors\": [\"http://{address}\"]}}").as_bytes());
+    let more = [MIRROR, &["--mirror-default", &address]].concat();
+    let mut agent = Agent::solo_with(&place, "agent", &more);
+    install("docker", &root, &["--mirror", &mirror_of(&agent)]).done();
+    let dockerd = Dockerd::start(&place, &daemon);
+    let layer = layout.layer_digest(0);
+    let pull = || {
+        dockerd.docker(&place, &["pull", "--quiet", "app:1"]).done();
+        dockerd.docker(&place, &["image", "rm", "app:1"]).done();
+    };
+    let by_it = || registry.requests_by("docker/", "GET", "/v2/library/app/");
+    pull();
+    assert_eq!(by_it(), 0, "all of it came through us");
+    assert!(registry.requests_by("dfs/", "GET", &layer) > 0);
+    let by_us = || registry.requests_by("dfs/", "GET", "");
+    agent.terminate();
+    let before = by_us();
+    pull();
+    assert!(registry.requests_by("docker/", "GET", &layer) > 0, "the next mirror itself");
+    assert_eq!(by_us(), before);
 }
 
 /// containerd, without anything that it needs for running containers.

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod liar;
 pub mod overlay;
 pub mod own;
+pub mod podman;
 pub mod readers;
 pub mod servers;
 pub mod siege;

@@ -11,6 +11,7 @@ use super::access::own_address;
 use super::{PROXY, Proxy, rules, solo, text};
 use crate::support::authority::Authority;
 use crate::support::images::{Layout, Packing, here, sha256};
+use crate::support::podman;
 use crate::support::servers::Server;
 use crate::support::trees::{noise, put};
 use crate::support::{Agent, Expected, Place};
@@ -128,7 +129,7 @@ fn apt_updates_and_downloads_a_package() {
 }
 
 #[test]
-fn skopeo_copies_an_image_by_the_blobs_that_a_mount_has_too() {
+fn skopeo_and_podman_pull_an_image_by_the_blobs_that_a_mount_has_too() {
     let place = Place::new();
     let own = own_address();
     let origins = Authority::new(&place, "origins");
@@ -143,7 +144,7 @@ fn skopeo_copies_an_image_by_the_blobs_that_a_mount_has_too() {
     layout.layer(&tree, Packing::Gzip);
     layout.name(layout.image(here()));
     registry.push(layout.dir(), "team/app:1").unwrap();
-    let pushed = registry.requests_by("skopeo", "GET", "/blobs/");
+    let pushed = registry.requests_but_by("dfs/", "GET", "/blobs/");
     let file = rules(
         &place,
         &format!(
@@ -165,26 +166,38 @@ fn skopeo_copies_an_image_by_the_blobs_that_a_mount_has_too() {
     let proxy = Proxy { agent: &agent, place: &place };
     let trusted = place.dir("trusted");
     fs::copy(&operator.certificate, trusted.join("operator.crt")).unwrap();
+    let by_proxy = |command: &mut Command| {
+        command.env("HTTPS_PROXY", proxy.url()).env_remove("NO_PROXY").env_remove("no_proxy");
+        Said::by(command).unwrap().done();
+    };
     for name in ["first", "second"] {
         let mut command = Command::new("skopeo");
         command.args(["copy", "--quiet", "--insecure-policy", "--preserve-digests"]);
         command.arg("--src-cert-dir").arg(&trusted);
         command.arg(format!("docker://{}/team/app:1", registry.address()));
         command.arg(format!("oci:{}:latest", place.path(name).display()));
-        command.env("HTTPS_PROXY", proxy.url()).env_remove("NO_PROXY").env_remove("no_proxy");
-        Said::by(&mut command).unwrap().done();
+        by_proxy(&mut command);
         let digest = layout.layer_digest(0);
         let blob = place.path(name).join("blobs").join(digest.replace(':', "/"));
         assert_eq!(sha256(&fs::read(blob).unwrap()), digest);
     }
-    assert_eq!(registry.requests_by("skopeo", "GET", "/blobs/"), pushed, "all of it came by us");
-    assert!(proxy.answers("mirror") >= 4, "{}", proxy.answers("mirror"));
+    let answered = proxy.answers("mirror");
+    assert!(answered >= 4, "{answered}");
+    let dir = place.dir("podman");
+    let mut command = podman::pull(&dir);
+    command.arg("--quiet").arg("--cert-dir").arg(&trusted);
+    by_proxy(command.arg(format!("{}/team/app:1", registry.address())));
+    let unpacked = fs::read_dir(dir.join("root/vfs/dir")).unwrap().next().unwrap().unwrap();
+    assert_eq!(fs::read(unpacked.path().join("large")).unwrap(), noise(3, 3_000_000));
+    assert!(proxy.answers("mirror") >= answered + 2, "{}", proxy.answers("mirror"));
+    let others = registry.requests_but_by("dfs/", "GET", "/blobs/");
+    assert_eq!(others, pushed, "all of it came by us");
     assert!(proxy.answers("direct") >= 2, "whether it is a registry, that one says");
     let layer =
         fs::metadata(layout.dir().join("blobs").join(layout.layer_digest(0).replace(':', "/")));
     let layer = layer.unwrap().len();
     let given = agent.metric("dfs_node_mirror_given_bytes_total{from=\"task\"}");
-    assert!(given > 2 * layer, "{given}");
+    assert!(given > 3 * layer, "{given}");
     let sent: u64 =
         registry.sent(200, "/blobs/").iter().chain(&registry.sent(206, "/blobs/")).sum();
     let dir = agent.mount(&registry.url("team/app:1"), place.path("mount"));

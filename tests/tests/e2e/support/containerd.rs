@@ -113,29 +113,46 @@ impl Containerd {
         Said::by(&mut command).unwrap()
     }
 
+    /// What a container is called where all of this machine are known by their names.
+    pub fn id(&self, name: &str) -> String {
+        let place = self.dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
+        format!("{name}-{place}")
+    }
+
     /// Runs something in a new container of an image to its end; what it wrote.
     pub fn run(&self, image: &str, name: &str, words: &[&str]) -> String {
-        let said =
-            self.ctr(&[&["run", "--rm", "--snapshotter", "dfs", image, name], words].concat());
+        let said = self.ctr(
+            &[&["run", "--rm", "--snapshotter", "dfs", image, &self.id(name)], words].concat(),
+        );
         String::from_utf8(said.done().stdout).unwrap()
     }
 
     /// Starts a container that goes on.
     pub fn start_container(&self, image: &str, name: &str, words: &[&str]) {
-        let run = ["run", "--detach", "--null-io", "--snapshotter", "dfs", image, name];
+        let name = self.id(name);
+        let run = ["run", "--detach", "--null-io", "--snapshotter", "dfs", image, &name];
         self.ctr(&[&run, words].concat()).done();
+    }
+
+    /// Ends what runs in a container, and starts it again over what it has written.
+    pub fn restart_container(&self, name: &str) {
+        let name = &self.id(name);
+        self.ctr(&["tasks", "delete", "--force", name]).done();
+        self.ctr(&["tasks", "start", "--detach", "--null-io", name]).done();
     }
 
     /// Runs something in a container that is there.
     pub fn exec(&self, name: &str, words: &[&str]) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("exec-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let said = self.ctr(&[&["tasks", "exec", "--exec-id", &id, name], words].concat()).done();
+        let exec = ["tasks", "exec", "--exec-id", &id, &self.id(name)];
+        let said = self.ctr(&[&exec, words].concat()).done();
         String::from_utf8(said.stdout).unwrap()
     }
 
     /// Ends a container and takes it away.
     pub fn end_container(&self, name: &str) {
+        let name = &self.id(name);
         self.ctr(&["tasks", "delete", "--force", name]).done();
         self.ctr(&["containers", "delete", name]).done();
     }
