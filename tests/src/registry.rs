@@ -130,6 +130,21 @@ impl Registry {
         said(&mut command).map(drop)
     }
 
+    /// Puts what an `oci:` layout has there as docker has it, all of it or the image for this machine alone.
+    pub fn push_as_docker(
+        &self,
+        layout: &Path,
+        reference: &str,
+        whole: bool,
+    ) -> Result<(), Failure> {
+        let mut command = Command::new("skopeo");
+        command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        command.args(["--format", "v2s2"]).args(whole.then_some("--all"));
+        command.arg(format!("oci:{}", layout.display()));
+        command.arg(format!("docker://{}/{reference}", self.address()));
+        said(&mut command).map(drop)
+    }
+
     /// Copies what it has by skopeo to a place as skopeo names it.
     pub fn copy(&self, reference: &str, to: &str) -> Result<(), Failure> {
         let mut command = Command::new("skopeo");

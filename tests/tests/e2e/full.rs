@@ -369,7 +369,7 @@ fn reads_backwards(dir: &Path) {
 
 #[test]
 fn an_image_whose_layer_is_three_times_as_long_as_the_cache_is_read_right() {
-    for packing in [Packing::Gzip, Packing::Plain] {
+    for packing in [Packing::Gzip, Packing::Plain, Packing::Zstd] {
         let place = Place::new();
         let (_registry, url) = large_image(&place, packing);
         let agent = Agent::solo_with(&place, "agent", &["--capacity", "64MiB"]);

@@ -35,6 +35,11 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::packed(Packing::Gzip)
+    }
+
+    /// Its first layer is packed so.
+    fn packed(packing: Packing) -> Self {
         let place = Place::new();
         let tree = place.dir("packed");
         for number in 0..FILES {
@@ -44,7 +49,7 @@ impl Stage {
         put(&plain.join("etc/large"), &noise(1000, 3_000_000));
         put(&plain.join("etc/small"), b"small");
         let mut layout = Layout::new(place.path("layout"));
-        layout.layer(&tree, Packing::Gzip).layer(&plain, Packing::Plain);
+        layout.layer(&tree, packing).layer(&plain, Packing::Plain);
         let image = layout.image(here());
         layout.name(image.clone());
         let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
@@ -80,11 +85,6 @@ impl Stage {
         (self.registry.sent(200, &digest).len(), parts.iter().sum())
     }
 
-    fn layer_bytes(&self, layer: usize) -> u64 {
-        let digest = self.layout.layer_digest(layer).replace(':', "/");
-        fs::metadata(self.layout.dir().join("blobs").join(digest)).unwrap().len()
-    }
-
     /// It is mounted and little of it read, by ranges of the layers alone; then all of it is right.
     fn is_read_in_parts(&self, agent: &Agent) {
         let before = [0, 1].map(|layer| self.given(layer));
@@ -93,7 +93,7 @@ impl Stage {
         assert_eq!(fs::read(dir.join("etc/small")).unwrap(), b"small");
         for (layer, (whole, parts)) in before.into_iter().enumerate() {
             let (whole_then, parts_then) = self.given(layer);
-            let (given, all) = (parts_then - parts, self.layer_bytes(layer));
+            let (given, all) = (parts_then - parts, self.layout.layer_bytes(layer));
             assert_eq!(whole_then, whole, "layer {layer} was not read as a whole");
             assert!(given > 0 && given * 3 < all, "{given} of {all} bytes of layer {layer}");
         }
@@ -160,15 +160,17 @@ fn refusals(log: &str) -> usize {
 
 #[test]
 fn who_believes_what_is_attached_reads_no_layer_as_a_whole() {
-    let stage = Stage::new();
-    let key = stage.signed();
-    let fresh = Agent::solo_with(&stage.place, "fresh", &["--index-key", &key]);
-    let told = fresh.dfctl(&["image", "inspect", &stage.url(), "--format", "json"]).done();
-    let told = told.json().unwrap();
-    let [referrer] = &told["referrers"].as_array().unwrap()[..] else { panic!("{told}") };
-    assert_eq!(referrer["artifact_type"], "application/vnd.dfs.image.index.v1");
-    assert_eq!(referrer["about"], stage.image["digest"]);
-    stage.is_read_in_parts(&fresh);
+    for packing in [Packing::Gzip, Packing::Members, Packing::Frames] {
+        let stage = Stage::packed(packing);
+        let key = stage.signed();
+        let fresh = Agent::solo_with(&stage.place, "fresh", &["--index-key", &key]);
+        let told = fresh.dfctl(&["image", "inspect", &stage.url(), "--format", "json"]).done();
+        let told = told.json().unwrap();
+        let [referrer] = &told["referrers"].as_array().unwrap()[..] else { panic!("{told}") };
+        assert_eq!(referrer["artifact_type"], "application/vnd.dfs.image.index.v1");
+        assert_eq!(referrer["about"], stage.image["digest"]);
+        stage.is_read_in_parts(&fresh);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::registry::three_layers;
 use crate::support::gatekeeper::{Gatekeeper, Verdict};
 use crate::support::images::{INDEX, Layout, Packing, here, sha256};
 use crate::support::trees::{noise, put};
-use crate::support::{Agent, Expected, Place};
+use crate::support::{Agent, Expected, Place, until};
 
 /// A layout of an image of three layers.
 fn image(place: &Place) -> Layout {
@@ -255,6 +255,50 @@ fn an_upload_that_breaks_off_or_is_refused_for_a_while_goes_on_and_nothing_half_
     gate.open();
     agent.dfctl(&["push", &source, &gate.url("fresh:v1")]).done();
     assert!(manifest_of(&registry, "fresh:v1") == bytes);
+}
+
+#[test]
+fn a_push_that_was_killed_goes_on_with_what_is_there_when_it_is_taken_up_again() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    for (number, length) in [500_000, 700_000, 30_000_000].into_iter().enumerate() {
+        let tree = place.dir(&format!("tree-{number}"));
+        put(&tree.join(format!("file-{number}")), &noise(number as u64, length));
+        layout.layer(&tree, Packing::Plain);
+    }
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    let gate = Gatekeeper::before(registry.address().parse().unwrap());
+    let agent = Agent::solo(&place, "agent");
+    let source = format!("oci-layout:{}", layout.dir().display());
+    let url = gate.url("app:v1");
+    // The large layer comes no further than its first part.
+    let large = Arc::new(AtomicUsize::new(0));
+    let parts = Arc::clone(&large);
+    gate.judge(move |asked| {
+        let length = asked.header("content-length").and_then(|length| length.parse().ok());
+        let is_large =
+            asked.method == "PATCH" && length.is_some_and(|length: u64| length > 1 << 20);
+        match is_large && parts.fetch_add(1, Ordering::SeqCst) > 0 {
+            true => Verdict::CutRequest(2_000_000),
+            false => Verdict::Pass,
+        }
+    });
+    let pushing = agent.dfctl_start(&["push", &source, &url]);
+    let done = || registry.requests_by("dfs", "PUT", "/blobs/uploads/");
+    until("the small layers are there, and a part of the large one", || {
+        done() >= 2 && large.load(Ordering::SeqCst) > 1
+    });
+    pushing.kill();
+    assert!(registry.inspect("app:v1").is_err(), "nothing has the name");
+    gate.open();
+    let there = done();
+    let told = agent.dfctl(&["push", &source, &url, "--format", "json"]).done().json().unwrap();
+    assert_eq!(told["blobs_there"], there, "{told}");
+    assert_eq!(told["blobs_sent"], 4 - there, "{told}");
+    let (_, bytes) = named(&layout);
+    assert!(manifest_of(&registry, "app:v1") == bytes);
+    registry.copy("app:v1", &format!("oci:{}:v1", place.path("copy").display())).unwrap();
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use dfs_tests::registry::{Guard, LOGIN};
 use dfs_tests::{Cluster, Registry};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::entries::{self, Holes};
 use crate::support::gatekeeper::{Asked, Gatekeeper, Verdict};
@@ -92,7 +93,7 @@ fn an_image_is_chosen_for_this_machine_or_the_one_that_is_named_and_one_without_
         named
     };
     let (named, other) = (of(here()), of("s390x"));
-    let index = |manifests: &[&serde_json::Value]| {
+    let index = |manifests: &[&Value]| {
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
         layout.blob(INDEX, index.to_string().as_bytes())
     };
@@ -167,10 +168,197 @@ fn what_has_a_manifest_and_is_no_image_is_its_files() {
     assert!(fs::read(dir.join("weights/part-1.bin")).unwrap() == weights);
     assert_eq!(fs::read(dir.join("config.json")).unwrap(), b"{\"layers\":2}");
     let said = agent.dfctl(&["cat", &registry.url("models/small:1")]).done();
-    let manifest: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let manifest: Value = serde_json::from_slice(&said.stdout).unwrap();
     assert_eq!(manifest["artifactType"], "application/vnd.test.model", "the manifest itself");
     let blob = registry.url(&format!("models/small?blob={}", sha256(&weights)));
     assert!(agent.dfctl(&["cat", &blob]).done().stdout == weights);
+}
+
+#[test]
+fn an_image_as_docker_pushes_it_shows_what_the_same_one_of_the_specification_shows() {
+    let place = Place::new();
+    let layout = Layout::new(place.path("layout"));
+    let mut image = layout.clone();
+    for layer in three_layers(&place) {
+        image.layer(&layer, Packing::Gzip);
+    }
+    let of = |image: &Layout, architecture: &str| {
+        let mut named = image.image(architecture);
+        named["platform"] = json!({ "os": "linux", "architecture": architecture });
+        named
+    };
+    let mut other = layout.clone();
+    let tree = place.dir("tree");
+    put(&tree.join("hello"), b"of s390x");
+    other.layer(&tree, Packing::Gzip);
+    let manifests = [of(&other, "s390x"), of(&image, here())];
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    layout.name(layout.blob(INDEX, index.to_string().as_bytes()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "app:oci").unwrap();
+    registry.push_as_docker(layout.dir(), "app:list", true).unwrap();
+    registry.push_as_docker(layout.dir(), "app:one", false).unwrap();
+    for (tag, kind) in [("list", "manifest.list.v2"), ("one", "manifest.v2")] {
+        let document = registry.inspect(&format!("app:{tag}")).unwrap();
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let kind = format!("application/vnd.docker.distribution.{kind}+json");
+        assert_eq!(document["mediaType"], kind, "{document}");
+    }
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    for agent in [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")] {
+        let mount = |tag: &str| {
+            let dir = place.path(&format!("{}-{tag}", agent.node.name()));
+            agent.mount(&registry.url(&format!("app:{tag}")), dir)
+        };
+        let source = entries::walk(&mount("oci"));
+        assert!(source.len() > 20, "{}", source.len());
+        for tag in ["list", "one"] {
+            entries::assert_same(&entries::walk(&mount(tag)), &source, Holes::Unsaid);
+        }
+        let hello = format!("{}!hello", registry.url("app:list"));
+        let said = agent.dfctl(&["cat", &hello, "--platform", "linux/s390x"]).done();
+        assert_eq!(said.stdout, b"of s390x");
+    }
+}
+
+#[test]
+fn charts_and_modules_are_their_files_also_those_without_a_name() {
+    let place = Place::new();
+    let layout = Layout::new(place.path("layout"));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    // As `helm push` has it: a tar that is no layer of an image.
+    let chart = Packing::Gzip.of(&raw_tar(&[("app/Chart.yaml", b'0', "", b"name: app\n")]));
+    let signed = b"-----BEGIN PGP SIGNED MESSAGE-----\n".to_vec();
+    let config =
+        layout.blob("application/vnd.cncf.helm.config.v1+json", br#"{"name":"app","version":"1"}"#);
+    let layers = [
+        layout.blob("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &chart),
+        layout.blob("application/vnd.cncf.helm.chart.provenance.v1.prov", &signed),
+    ];
+    layout.name(layout.manifest(None, &config, &layers));
+    registry.push(layout.dir(), "charts/app:1").unwrap();
+    let module = [&b"\0asm\x01\0\0\0"[..], &noise(4, 100_000)].concat();
+    let config = layout.blob("application/vnd.wasm.config.v1+json", b"{}");
+    let layer = layout.blob("application/vnd.wasm.content.layer.v1+wasm", &module);
+    layout.name(layout.manifest(None, &config, &[layer]));
+    registry.push(layout.dir(), "modules/older:1").unwrap();
+    let config = layout.blob("application/vnd.wasm.config.v0+json", b"{}");
+    let mut layer = layout.blob("application/wasm", &module);
+    layer["annotations"] = json!({ "org.opencontainers.image.title": "app.wasm" });
+    layout.name(layout.manifest(Some("application/vnd.wasm.module.v1"), &config, &[layer]));
+    registry.push(layout.dir(), "modules/app:1").unwrap();
+
+    let agent = Agent::solo(&place, "agent");
+    let unnamed = |bytes: &[u8]| sha256(bytes).replace(':', "-");
+    for (reference, files) in [
+        ("charts/app:1", vec![(unnamed(&chart), &chart), (unnamed(&signed), &signed)]),
+        ("modules/older:1", vec![(unnamed(&module), &module)]),
+        ("modules/app:1", vec![("app.wasm".to_owned(), &module)]),
+    ] {
+        let dir = agent.mount(&registry.url(reference), place.path(&reference.replace('/', "-")));
+        let shown = entries::walk(&dir).into_keys().filter(|path| path != Path::new(""));
+        let mut names: Vec<_> = files.iter().map(|(name, _)| PathBuf::from(name)).collect();
+        names.sort();
+        assert_eq!(shown.collect::<Vec<_>>(), names, "{reference}");
+        for (name, bytes) in files {
+            assert!(fs::read(dir.join(&name)).unwrap() == *bytes, "{reference} {name}");
+        }
+    }
+}
+
+#[test]
+fn an_image_that_is_named_by_its_digest_is_that_one_wherever_its_tag_has_moved() {
+    let place = Place::new();
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    let pushed = |name: &str| {
+        let mut layout = Layout::new(place.path(&format!("layout-{name}")));
+        let tree = place.dir(name);
+        put(&tree.join("version"), name.as_bytes());
+        let image = layout.layer(&tree, Packing::Gzip).image(here());
+        let digest = image["digest"].as_str().unwrap().to_owned();
+        layout.name(image);
+        registry.push(layout.dir(), "team/app:v1").unwrap();
+        digest
+    };
+    let (first, second) = (pushed("first"), pushed("second"));
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    for agent in [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")] {
+        let version = |number: usize, reference: &str| {
+            let dir = place.path(&format!("{}-{number}", agent.node.name()));
+            let dir = agent.mount(&registry.url(&format!("team/app{reference}")), dir);
+            fs::read_to_string(dir.join("version")).unwrap()
+        };
+        assert_eq!(version(1, &format!("@{first}")), "first");
+        assert_eq!(version(2, &format!(":v1@{first}")), "first");
+        assert_eq!(version(3, &format!(":gone@{second}")), "second");
+        assert_eq!(registry.requests_by("dfs", "", "/manifests/v1"), 0, "no tag is asked for");
+        assert_eq!(registry.requests_by("dfs", "", "/manifests/gone"), 0);
+        let dir = place.dir("refused");
+        let nobodys = registry.url(&format!("team/app:v1@{}", sha256(b"nobody has it")));
+        let said = agent.dfctl(&["mount", &nobodys, dir.to_str().unwrap()]);
+        assert_ne!(said.code, 0);
+        assert_eq!(agent.shown(&dir), None);
+    }
+}
+
+/// Gives each asker a token, and wants one of what it has given; what was asked for as a token, and by whom.
+fn wants_tokens(gate: &Gatekeeper) -> Arc<Mutex<Vec<(String, String)>>> {
+    let asked_for = Arc::new(Mutex::new(Vec::new()));
+    let (given, host) = (Arc::clone(&asked_for), gate.address());
+    gate.judge(move |asked| {
+        if asked.path.starts_with("/token") {
+            let who = asked.header("user-agent").unwrap_or_default().to_owned();
+            let mut given = given.lock().unwrap();
+            given.push((asked.path.clone(), who));
+            let body = format!(r#"{{"token":"t{}","expires_in":300}}"#, given.len());
+            let kind = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            return Verdict::Answer("200 OK", kind, body.into_bytes());
+        }
+        let shown = asked.header("authorization").and_then(|shown| shown.strip_prefix("Bearer t"));
+        if shown.and_then(|number| number.parse::<usize>().ok()).is_some() {
+            return Verdict::Pass;
+        }
+        let wants = format!(
+            r#"Bearer realm="http://{host}/token",service="test",scope="repository:team/app:pull""#
+        );
+        let wants = vec![("WWW-Authenticate".to_owned(), wants)];
+        Verdict::Answer("401 Unauthorized", wants, Vec::new())
+    });
+    asked_for
+}
+
+#[test]
+fn one_token_is_asked_for_by_a_whole_cluster() {
+    let place = Place::new();
+    let mut layout = Layout::new(place.path("layout"));
+    for (number, name) in ["low", "high"].into_iter().enumerate() {
+        let tree = place.dir(name);
+        put(&tree.join(name), &noise(51 + number as u64, 3_000_000));
+        layout.layer(&tree, Packing::Gzip);
+    }
+    layout.name(layout.image(here()));
+    let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
+    registry.push(layout.dir(), "team/app:v1").unwrap();
+    let gate = Gatekeeper::before(registry.address().parse().unwrap());
+    let tokens = wants_tokens(&gate);
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["a", "b", "c"].map(|name| Agent::of(&cluster, &place, name));
+    std::thread::scope(|scope| {
+        for agent in &agents {
+            let (place, url) = (&place, gate.url("team/app:v1"));
+            scope.spawn(move || {
+                let dir = place.path(&format!("mount-{}", agent.node.name()));
+                let dir = agent.mount(&url, dir);
+                assert!(fs::read(dir.join("low")).unwrap() == noise(51, 3_000_000));
+                assert!(fs::read(dir.join("high")).unwrap() == noise(52, 3_000_000));
+            });
+        }
+    });
+    let asked = || tokens.lock().unwrap().clone();
+    assert_eq!(asked().len(), 1, "the seed asks for all of them: {:?}", asked());
+    let alone = Agent::solo(&place, "alone");
+    alone.mount(&gate.url("team/app:v1"), place.path("mount-alone"));
+    assert_eq!(asked().len(), 2, "who is alone asks for one of its own: {:?}", asked());
 }
 
 #[test]
@@ -184,15 +372,24 @@ fn a_layer_that_unpacks_to_something_else_is_one_error_and_nothing_is_mounted() 
     let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
     registry.push(layout.dir(), "app:lies").unwrap();
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
-    let agent = Agent::of(&cluster, &place, "agent");
-    let dir = place.dir("mount");
-    let said = agent.dfctl(&["mount", &registry.url("app:lies"), dir.to_str().unwrap()]);
-    assert_ne!(said.code, 0);
     let told = format!("layer 1 unpacks to {}", sha256(&fs::read(place.path("tree.tar")).unwrap()));
-    assert!(said.stderr.contains(&told), "{}", said.stderr);
-    assert!(said.stderr.contains("skopeo inspect docker://"), "{}", said.stderr);
-    assert_eq!(agent.shown(&dir), None);
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    for agent in [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")] {
+        let dir = place.dir(&format!("mount-{}", agent.node.name()));
+        for _ in 0..2 {
+            let said = agent.dfctl(&["mount", &registry.url("app:lies"), dir.to_str().unwrap()]);
+            assert_ne!(said.code, 0);
+            assert!(said.stderr.contains(&told), "{}", said.stderr);
+            assert!(said.stderr.contains("skopeo inspect docker://"), "{}", said.stderr);
+            assert_eq!(agent.shown(&dir), None);
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+            let kept = agent.dfctl(&["cache", "ls", "--format", "json"]).done().json().unwrap();
+            let kept = kept["items"].as_array().unwrap();
+            // No index, nothing that it unpacked to, and no byte of the layer itself.
+            let is_nothing =
+                |kept: &Value| kept["task"]["kind"] == "blob" && kept["cached_bytes"] == 0;
+            assert!(kept.len() <= 1 && kept.iter().all(is_nothing), "{kept:?}");
+        }
+    }
 }
 
 #[test]

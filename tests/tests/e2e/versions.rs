@@ -126,25 +126,80 @@ fn repositories_of_a_registry_share_layers_and_each_is_read_where_it_was_named()
     assert!(blobs.iter().all(|task| task["url"] == place.as_str()), "{listed}");
 }
 
-#[test]
-fn a_kept_layer_that_was_evicted_is_read_by_ranges_and_not_as_a_whole_again() {
-    let place = Place::new();
+/// Packings of which a part can be read alone.
+const IN_PARTS: [Packing; 3] = [Packing::Gzip, Packing::Members, Packing::Frames];
+
+/// An image of a layer of one file and one of many, in a registry.
+fn two_layers(place: &Place, packing: Packing) -> (Registry, Layout) {
     let base = place.dir("base-layer");
     put(&base.join("base/large"), &noise(77, 1_000_000));
     let mut layout = Layout::new(place.path("layout"));
-    layout.layer(&base, Packing::Gzip).layer(&built(&place, "one", 0), Packing::Gzip);
+    layout.layer(&base, packing).layer(&built(place, "one", 0), packing);
     layout.name(layout.image(here()));
     let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
     registry.push(layout.dir(), "team/app:1").unwrap();
+    (registry, layout)
+}
+
+#[test]
+fn a_kept_layer_that_was_evicted_is_read_by_ranges_and_not_as_a_whole_again() {
+    for packing in IN_PARTS {
+        let place = Place::new();
+        let (registry, layout) = two_layers(&place, packing);
+        let agent = Agent::solo(&place, "agent");
+        let url = registry.url("team/app:1");
+        seen(&agent, &url, place.path("mount-1"), 0);
+        assert!(agent.forget_contents() >= 2);
+        let digest = layout.layer_digest(1);
+        let whole = || registry.sent(200, &digest).len();
+        assert_eq!(whole(), 1, "{packing:?}: it was read as a whole once");
+        let dir = agent.mount(&url, place.path("mount-2"));
+        assert!(fs::read(dir.join("app/part-050")).unwrap() == noise(50, FILE_BYTES));
+        let parts = registry.sent(206, &digest);
+        let all = layout.layer_bytes(1);
+        let is_part = |part: &u64| *part < all;
+        assert!(!parts.is_empty() && parts.iter().all(is_part), "{packing:?}: {parts:?} of {all}");
+        read_all(&dir, 0);
+        assert_eq!(whole(), 1, "{packing:?}: and never again");
+    }
+}
+
+/// Has an agent lose all that it keeps but the indexes over lists of layers, or these too; how many of them there were.
+fn forget(agent: &Agent, merged_too: bool) -> usize {
+    let listed = agent.dfctl(&["task", "ls", "--format", "json"]).done().json().unwrap();
+    let tasks = listed["items"].as_array().unwrap().iter().map(|item| &item["task"]);
+    let is_merged =
+        |task: &Value| task["name"].as_str().is_some_and(|name| name.starts_with("oci-layers://"));
+    let (merged, others): (Vec<_>, Vec<_>) = tasks.partition(|task| is_merged(task));
+    let gone = others.iter().chain(merged.iter().filter(|_| merged_too));
+    for task in gone {
+        agent.dfctl(&["task", "rm", "--yes", task["id"].as_str().unwrap()]).done();
+    }
+    merged.len()
+}
+
+#[test]
+fn layers_that_were_laid_over_one_another_for_a_tag_are_not_for_another_of_the_same() {
+    let place = Place::new();
+    let (registry, mut layout) = two_layers(&place, Packing::Gzip);
+    layout.label("second");
+    layout.name(layout.image(here()));
+    registry.push(layout.dir(), "other/app:2").unwrap();
     let agent = Agent::solo(&place, "agent");
-    let url = registry.url("team/app:1");
-    seen(&agent, &url, place.path("mount-1"), 0);
-    assert!(agent.forget_contents() >= 2);
-    let digest = layout.layer_digest(1);
-    assert_eq!(registry.sent(200, &digest).len(), 1, "it was read as a whole once");
-    let dir = agent.mount(&url, place.path("mount-2"));
-    assert!(fs::read(dir.join("app/part-050")).unwrap() == noise(50, FILE_BYTES));
-    assert!(!registry.sent(206, &digest).is_empty(), "it is read by ranges");
-    read_all(&dir, 0);
-    assert_eq!(registry.sent(200, &digest).len(), 1, "and never again");
+    seen(&agent, &registry.url("team/app:1"), place.path("mount-1"), 0);
+    let whole = || [0, 1].map(|layer| registry.sent(200, &layout.layer_digest(layer)).len());
+    let mount = |name: &str| {
+        let before = whole();
+        let dir = agent.mount(&registry.url("other/app:2"), place.path(name));
+        assert_eq!(fs::read_dir(dir.join("app")).unwrap().count(), FILES);
+        let after = whole();
+        read_all(&dir, 0);
+        agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+        [0, 1].map(|layer| after[layer] - before[layer])
+    };
+    // Without an index of any layer, each has to be read as a whole to be merged again.
+    assert_eq!(forget(&agent, false), 1);
+    assert_eq!(mount("mount-2"), [0, 0], "what they show together is known");
+    assert_eq!(forget(&agent, true), 1);
+    assert_eq!(mount("mount-3"), [1, 1], "and would not be otherwise");
 }

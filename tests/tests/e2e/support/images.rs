@@ -16,7 +16,14 @@ pub enum Packing {
     Plain,
     Gzip,
     Zstd,
+    /// Several gzip members one behind another, as pigz and those who write to a tape make them.
+    Members,
+    /// Several zstd frames one behind another, as pzstd makes them.
+    Frames,
 }
+
+/// Bytes of a tar in each member or frame.
+const PIECE: usize = 1 << 20;
 
 impl Packing {
     /// What these bytes are when they are packed.
@@ -25,6 +32,8 @@ impl Packing {
             Self::Plain => return bytes.to_vec(),
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Members => return Self::Gzip.pieces(bytes),
+            Self::Frames => return Self::Zstd.pieces(bytes),
         };
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
@@ -34,11 +43,16 @@ impl Packing {
         output.stdout
     }
 
+    /// Pieces of these bytes, each packed for itself.
+    fn pieces(self, bytes: &[u8]) -> Vec<u8> {
+        bytes.chunks(PIECE).flat_map(|piece| self.of(piece)).collect()
+    }
+
     fn suffix(self) -> &'static str {
         match self {
             Self::Plain => "",
-            Self::Gzip => "+gzip",
-            Self::Zstd => "+zstd",
+            Self::Gzip | Self::Members => "+gzip",
+            Self::Zstd | Self::Frames => "+zstd",
         }
     }
 }
@@ -114,6 +128,11 @@ impl Layout {
         self.layers[number]["digest"].as_str().unwrap().to_owned()
     }
 
+    /// How long it is, as it is packed.
+    pub fn layer_bytes(&self, number: usize) -> u64 {
+        self.layers[number]["size"].as_u64().unwrap()
+    }
+
     /// What a layer unpacks to.
     pub fn diff_id(&self, number: usize) -> String {
         self.diff_ids[number].clone()
@@ -162,13 +181,18 @@ impl Layout {
             blob["annotations"] = json!({ "org.opencontainers.image.title": title });
             blob
         });
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "artifactType": kind,
-            "config": self.blob("application/vnd.oci.empty.v1+json", b"{}"),
-            "layers": layers.collect::<Vec<_>>(),
+        let empty = self.blob("application/vnd.oci.empty.v1+json", b"{}");
+        self.manifest(Some(kind), &empty, &layers.collect::<Vec<_>>())
+    }
+
+    /// A manifest of these blobs; its descriptor.
+    pub fn manifest(&self, kind: Option<&str>, config: &Value, layers: &[Value]) -> Value {
+        let mut manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
         });
+        if let Some(kind) = kind {
+            manifest["artifactType"] = kind.into();
+        }
         self.blob(MANIFEST, manifest.to_string().as_bytes())
     }
 
