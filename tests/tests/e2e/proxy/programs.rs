@@ -128,6 +128,16 @@ fn apt_updates_and_downloads_a_package() {
     assert_eq!((proxy.answers("task"), proxy.given("task")), (2, 2 * length));
 }
 
+/// What the first layer has that podman unpacked.
+fn large_of_podman(dir: &Path) -> Vec<u8> {
+    let unpacked = fs::read_dir(dir.join("root/vfs/dir")).unwrap().next().unwrap().unwrap();
+    fs::read(unpacked.path().join("large")).unwrap()
+}
+
+fn blobs_sent(registry: &Registry) -> u64 {
+    [200, 206].iter().flat_map(|status| registry.sent(*status, "/blobs/")).sum()
+}
+
 #[test]
 fn skopeo_and_podman_pull_an_image_by_the_blobs_that_a_mount_has_too() {
     let place = Place::new();
@@ -187,22 +197,17 @@ fn skopeo_and_podman_pull_an_image_by_the_blobs_that_a_mount_has_too() {
     let mut command = podman::pull(&dir);
     command.arg("--quiet").arg("--cert-dir").arg(&trusted);
     by_proxy(command.arg(format!("{}/team/app:1", registry.address())));
-    let unpacked = fs::read_dir(dir.join("root/vfs/dir")).unwrap().next().unwrap().unwrap();
-    assert_eq!(fs::read(unpacked.path().join("large")).unwrap(), noise(3, 3_000_000));
+    assert_eq!(large_of_podman(&dir), noise(3, 3_000_000));
     assert!(proxy.answers("mirror") >= answered + 2, "{}", proxy.answers("mirror"));
     let others = registry.requests_but_by("dfs/", "GET", "/blobs/");
     assert_eq!(others, pushed, "all of it came by us");
     assert!(proxy.answers("direct") >= 2, "whether it is a registry, that one says");
-    let layer =
-        fs::metadata(layout.dir().join("blobs").join(layout.layer_digest(0).replace(':', "/")));
-    let layer = layer.unwrap().len();
+    let layer = layout.layer_bytes(0);
     let given = agent.metric("dfs_node_mirror_given_bytes_total{from=\"task\"}");
     assert!(given > 3 * layer, "{given}");
-    let sent: u64 =
-        registry.sent(200, "/blobs/").iter().chain(&registry.sent(206, "/blobs/")).sum();
+    let sent = blobs_sent(&registry);
     let dir = agent.mount(&registry.url("team/app:1"), place.path("mount"));
     assert_eq!(fs::read(dir.join("large")).unwrap(), noise(3, 3_000_000));
-    let after: u64 =
-        registry.sent(200, "/blobs/").iter().chain(&registry.sent(206, "/blobs/")).sum();
+    let after = blobs_sent(&registry);
     assert!(after - sent < layer / 2, "the layer came once: {sent} {after}");
 }
