@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::oci::Pusher;
 use crate::{
     Counters, FileOptions, FileSource, HttpOptions, HttpSource, OciOptions, OciSource, S3Options,
     S3Source, Source, SourceError, Target,
@@ -36,10 +37,22 @@ impl Sources {
     /// The adapter for a target's scheme.
     pub fn for_target(&self, target: &Target) -> Result<Arc<dyn Source>, SourceError> {
         let scheme = target.url.url().scheme();
-        self.by_scheme.get(scheme).cloned().ok_or_else(|| SourceError::Unsupported {
+        self.by_scheme.get(scheme).cloned().ok_or_else(|| self.unsupported(scheme))
+    }
+
+    /// Who puts into the repository that a target names, over the connections and tokens of who reads.
+    pub fn pusher(&self, target: &Target) -> Result<Pusher, SourceError> {
+        match &self.registries {
+            Some(registries) => registries.pusher(target),
+            None => Err(self.unsupported(target.url.url().scheme())),
+        }
+    }
+
+    fn unsupported(&self, scheme: &str) -> SourceError {
+        SourceError::Unsupported {
             scheme: scheme.to_owned(),
             known: self.by_scheme.keys().cloned().collect::<Vec<_>>().join(", "),
-        })
+        }
     }
 
     /// The adapter of container registries, for who passes on what their clients ask.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dfs_model::ByteSize;
 use dfs_source::oci::{Named, Pusher, Put, Reference};
-use dfs_source::{FileOptions, HttpOptions, OciOptions, OciSource, SourceError};
+use dfs_source::{FileOptions, SourceError};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
@@ -72,9 +72,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let sources = sources.map_err(failed)?;
     let files = made::Files { kind: args.artifact_type, annotations: &args.annotation };
     let made = answer(context, made::make(&sources, &source, &machines, files)).await??;
-    let (oci, http) = (OciOptions::of_process(), HttpOptions::of_process());
-    let registry = OciSource::new(oci, http, std::sync::Arc::default()).map_err(failed)?;
-    let pusher = registry.pusher(&destination.target).map_err(failed)?;
+    let pusher = sources.pusher(&destination.target).map_err(failed)?;
     // Nothing is sent for a name that it cannot have.
     let digest = made.root(&reference).map_err(|why| {
         CliError::new(&codes::BAD_URL, format!("cannot push {} to {shown}", source.shown()))

@@ -17,7 +17,7 @@ use crate::support::curl::{self, Answer, answered};
 use crate::support::entries::{self, Holes};
 use crate::support::images::{Layout, Packing, here, sha256};
 use crate::support::trees::{noise, put};
-use crate::support::{Agent, Expected, Place, Running, all, binaries, until};
+use crate::support::{Agent, Expected, Place, Running, all, binaries};
 
 /// What asks an agent for a mirror of its own.
 const MIRROR: &[&str] = &["--mirror-listen", "127.0.0.1:0"];
@@ -451,12 +451,7 @@ fn an_answer_whose_agent_is_killed_is_broken_and_not_short() {
     let out = place.path("answer");
     let asked = blob_path(&digest, &origin.address().to_string());
     let command = Mirror { agent: &agent, place: &place }.command(&[], &asked, &out);
-    let client = Running::start(command);
-    until("some of it has come", || fs::metadata(&out).is_ok_and(|file| file.len() > 4 * MIB));
-    agent.kill();
-    let answer = answered(client.wait(), &out);
-    assert_eq!(answer.exit, 18, "curl calls it a partial file");
-    assert!((answer.body.len() as u64) < 24 * MIB);
+    curl::cut_off(command, &out, 24 * MIB, &mut agent);
     slow.lift();
     agent.start_again();
     let again = Mirror { agent: &agent, place: &place }.curl(&[], &asked);

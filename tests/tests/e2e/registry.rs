@@ -327,16 +327,22 @@ fn wants_tokens(gate: &Gatekeeper) -> Arc<Mutex<Vec<(String, String)>>> {
     asked_for
 }
 
-#[test]
-fn one_token_is_asked_for_by_a_whole_cluster() {
-    let place = Place::new();
+/// An image of two layers, each of a file of so many bytes that bears its name.
+fn low_and_high(place: &Place, seed: u64, bytes: usize) -> Layout {
     let mut layout = Layout::new(place.path("layout"));
-    for (number, name) in ["low", "high"].into_iter().enumerate() {
+    for (seed, name) in (seed..).zip(["low", "high"]) {
         let tree = place.dir(name);
-        put(&tree.join(name), &noise(51 + number as u64, 3_000_000));
+        put(&tree.join(name), &noise(seed, bytes));
         layout.layer(&tree, Packing::Gzip);
     }
     layout.name(layout.image(here()));
+    layout
+}
+
+#[test]
+fn one_token_is_asked_for_by_a_whole_cluster() {
+    let place = Place::new();
+    let layout = low_and_high(&place, 51, 3_000_000);
     let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
     registry.push(layout.dir(), "team/app:v1").unwrap();
     let gate = Gatekeeper::before(registry.address().parse().unwrap());
@@ -459,13 +465,7 @@ fn each_their_own(layers: &[String], gives: bool) -> impl Fn(&Asked) -> Verdict 
 #[test]
 fn layers_that_are_here_are_for_who_may_read_them_in_the_repository_that_is_named() {
     let place = Place::new();
-    let mut layout = Layout::new(place.path("layout"));
-    for (number, name) in ["low", "high"].into_iter().enumerate() {
-        let tree = place.dir(name);
-        put(&tree.join(name), &noise(31 + number as u64, 300_000));
-        layout.layer(&tree, Packing::Gzip);
-    }
-    layout.name(layout.image(here()));
+    let layout = low_and_high(&place, 31, 300_000);
     let registry = Registry::start(place.root(), Guard::Nobody).unwrap();
     for repository in ["adas/app:v1", "bobs/app:v1"] {
         registry.push(layout.dir(), repository).unwrap();

@@ -10,7 +10,7 @@ use dfs_artifact::image::graph::Named;
 use dfs_artifact::image::{Document, parse};
 use dfs_model::ByteSize;
 use dfs_source::oci::{ContentDigest, PushContent, Reference};
-use dfs_source::{HttpOptions, OciOptions, OciSource, SourceError, Target};
+use dfs_source::{FileOptions, SourceError, SourcesBuilder, Target};
 use serde_json::{Value, json};
 
 use super::export::archive::{ArchiveWriter, Tagged};
@@ -89,7 +89,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let pushed = match args.push {
         true => {
             let target = Target { url: made.place(&reference).url(), ..locator.target.clone() };
-            answer(context, made.push(&target)).await?.map_err(|error| {
+            let sources = context.sources(FileOptions::default());
+            answer(context, made.push(sources, &target)).await?.map_err(|error| {
                 CliError::backend("push indexes to", &shown, of_source_error(&error))
             })?;
             Some(target.url.to_string())
@@ -209,9 +210,8 @@ impl Made {
         image.manifest(ContentDigest::sha256(&self.manifest))
     }
 
-    async fn push(&self, target: &Target) -> Result<(), SourceError> {
-        let (oci, http) = (OciOptions::of_process(), HttpOptions::of_process());
-        let pusher = OciSource::new(oci, http, std::sync::Arc::default())?.pusher(target)?;
+    async fn push(&self, sources: SourcesBuilder, target: &Target) -> Result<(), SourceError> {
+        let pusher = sources.build()?.pusher(target)?;
         for (digest, content) in &self.blobs {
             let (length, content) = (content.len() as u64, PushContent::Bytes(content.clone()));
             pusher.blob((*digest, length), &content, None, &|_| ()).await?;

@@ -199,14 +199,7 @@ mod tests {
     use dfs_model::ByteRange;
 
     use super::*;
-
-    fn head(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut head = HeaderMap::new();
-        for (name, value) in lines {
-            head.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        head
-    }
+    use crate::web::proxy::head::tests::head;
 
     #[test]
     fn what_is_for_one_alone_is_not_shared() {

@@ -69,10 +69,10 @@ pub fn without_login(head: &mut HeaderMap) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn head(lines: &[(&str, &str)]) -> HeaderMap {
+    pub fn head(lines: &[(&str, &str)]) -> HeaderMap {
         let mut head = HeaderMap::new();
         for (name, value) in lines {
             head.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());

@@ -8,7 +8,7 @@ use dfs_tests::Registry;
 use dfs_tests::process::{FreeAddress, Said};
 
 use super::access::own_address;
-use super::{PROXY, Proxy, rules, solo, text};
+use super::{PROXY, Proxy, looks_into, rules, solo, text};
 use crate::support::authority::Authority;
 use crate::support::images::{Layout, Packing, here, sha256};
 use crate::support::podman;
@@ -162,16 +162,7 @@ fn skopeo_and_podman_pull_an_image_by_the_blobs_that_a_mount_has_too() {
             registry.address()
         ),
     );
-    let more = [
-        "--proxy-rules",
-        text(&file),
-        "--proxy-ca-cert",
-        text(&operator.certificate),
-        "--proxy-ca-key",
-        text(&operator.key),
-        "--ca-file",
-        text(&origins.certificate),
-    ];
+    let more = [&["--proxy-rules", text(&file)][..], &looks_into(&operator, &origins)].concat();
     let agent = Agent::solo_with(&place, "agent", &[PROXY, &more].concat());
     let proxy = Proxy { agent: &agent, place: &place };
     let trusted = place.dir("trusted");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use dfs_tests::process::Said;
 
-use super::Place;
+use super::{Agent, Place, Running, until};
 
 /// What `curl` was answered last.
 pub struct Answer {
@@ -49,6 +49,18 @@ pub fn curl(place: &Place, words: &[&str], url: &str) -> Answer {
         let _ = fs::remove_file(left);
     }
     answered(Said::by(&mut command(words, url, &out)).unwrap(), &out)
+}
+
+/// What comes of an answer of more than `whole` bytes by far, whose agent is killed in the middle of it: it is broken, and not
+/// short.
+pub fn cut_off(command: Command, out: &Path, whole: u64, agent: &mut Agent) {
+    let client = Running::start(command);
+    let is_begun = || fs::metadata(out).is_ok_and(|file| file.len() > whole / 6);
+    until("some of it has come", is_begun);
+    agent.kill();
+    let answer = answered(client.wait(), out);
+    assert_eq!(answer.exit, 18, "curl calls it a partial file");
+    assert!((answer.body.len() as u64) < whole);
 }
 
 /// The answer that was left at `out`.
